@@ -1,0 +1,14 @@
+//! `provost policy` (being built)
+
+use std::process::ExitCode;
+
+/// Flags of `provost policy`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+impl Args {
+    /// Runs it.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        anyhow::bail!("being built")
+    }
+}

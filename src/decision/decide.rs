@@ -1,0 +1,1 @@
+//! Makes verdicts; nothing else does.

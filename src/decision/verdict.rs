@@ -1,0 +1,306 @@
+//! What a review ends in. It must never make a verdict: only [`super::decide`] does.
+
+use std::time::Duration;
+
+use super::code::Code;
+use super::evidence::{Identity, Origin};
+use super::name::{RuleName, SignerName};
+use super::policy::{Mode, PolicyStamp};
+use super::reference::{Digest, PinnedImage};
+use super::review::Place;
+
+/// How a review ends. Reply, record, metrics and command line are rendered from this value and from nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything that runs is proven.
+    Admit(Admitted),
+    /// Something is not.
+    Deny(Denied),
+    /// Something is not, and nobody enforces that here.
+    WouldDeny(WouldDeny),
+    /// The object can bring no image.
+    NoImages,
+}
+
+/// An admission: one proof or more for each image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    pub(in crate::decision) proofs: Vec<Proof>,
+    pub(in crate::decision) policies: Vec<PolicyStamp>,
+    pub(in crate::decision) notes: Vec<Note>,
+}
+
+/// A denial: never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    pub(in crate::decision) denials: Vec<Denial>,
+    pub(in crate::decision) policies: Vec<PolicyStamp>,
+    pub(in crate::decision) images: usize,
+}
+
+/// What would have been denied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WouldDeny {
+    pub(in crate::decision) denials: Vec<Denial>,
+    pub(in crate::decision) policies: Vec<PolicyStamp>,
+    pub(in crate::decision) notes: Vec<Note>,
+    pub(in crate::decision) because: Softened,
+}
+
+/// Why a denial was not enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Softened {
+    /// A policy in `warn` mode denies: the user sees warnings.
+    Warn,
+    /// A policy in `audit` mode denies: only the record knows.
+    Audit,
+    /// The mirror of a static pod: it runs already, refusing it would only hide it (C-46).
+    MirrorPod,
+}
+
+/// Notes on what was allowed, never on a denial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Note {
+    /// The update leaves every image as it was.
+    ImagesUnchanged,
+    /// A template has an image that is filled in later.
+    EmptyTemplateImage,
+    /// The mirror of a static pod.
+    MirrorPod,
+}
+
+impl Note {
+    /// The note as it stands in records and annotations.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ImagesUnchanged => "images-unchanged",
+            Self::EmptyTemplateImage => "empty-template-image",
+            Self::MirrorPod => "mirror-pod",
+        }
+    }
+}
+
+/// Why one image may run, for one rule of one policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    pub(in crate::decision) place: Place,
+    pub(in crate::decision) image: Option<PinnedImage>,
+    pub(in crate::decision) ground: Ground,
+}
+
+/// What a proof rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ground {
+    /// The rule is satisfied.
+    Rule {
+        /// The policy.
+        policy: PolicyStamp,
+        /// The rule.
+        rule: RuleName,
+        /// The digest is one of those that the rule lists.
+        listed: bool,
+        /// The signatures that count; empty only where the digest alone is asked for.
+        signatures: Vec<CountedSignature>,
+        /// Where the facts come from; `None` where none were needed.
+        origin: Option<Origin>,
+    },
+    /// The update leaves the image as it was; stands for every policy.
+    Unchanged,
+    /// A template's empty image, filled in later and judged at the pod.
+    EmptyInTemplate,
+}
+
+/// A signature that counts for a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CountedSignature {
+    /// The signer's name in the policy.
+    pub signer: SignerName,
+    /// Who that is, as the cryptography tells it.
+    pub identity: Identity,
+    /// Digest of the evidence.
+    pub evidence: Digest,
+    /// Where it was found.
+    pub source: String,
+}
+
+/// One reason against one image, or against the review as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    pub(in crate::decision) code: Code,
+    pub(in crate::decision) place: Option<Place>,
+    pub(in crate::decision) image: Option<String>,
+    pub(in crate::decision) policy: Option<PolicyStamp>,
+    pub(in crate::decision) rule: Option<RuleName>,
+    pub(in crate::decision) wanted: String,
+    pub(in crate::decision) found: String,
+    pub(in crate::decision) mode: Mode,
+}
+
+impl Denial {
+    /// The stable code.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Where the image stands; `None` where the denial is about the whole review.
+    #[must_use]
+    pub const fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
+    /// The image as written; untrusted text.
+    #[must_use]
+    pub fn image(&self) -> Option<&str> {
+        self.image.as_deref()
+    }
+
+    /// The policy that denies; `None` where the denial is nobody's in particular.
+    #[must_use]
+    pub const fn policy(&self) -> Option<&PolicyStamp> {
+        self.policy.as_ref()
+    }
+
+    /// The rule that is not satisfied.
+    #[must_use]
+    pub const fn rule(&self) -> Option<&RuleName> {
+        self.rule.as_ref()
+    }
+
+    /// What was wanted; may be empty.
+    #[must_use]
+    pub fn wanted(&self) -> &str {
+        &self.wanted
+    }
+
+    /// What was found; may be empty. May hold untrusted text.
+    #[must_use]
+    pub fn found(&self) -> &str {
+        &self.found
+    }
+
+    /// What this denial does: the mode of the policy it comes from.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// One sentence that says what to do.
+    #[must_use]
+    pub const fn advice(&self) -> &'static str {
+        self.code.advice()
+    }
+}
+
+impl Proof {
+    /// Where the image stands.
+    #[must_use]
+    pub const fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The image as verified; `None` where nothing was looked at.
+    #[must_use]
+    pub const fn image(&self) -> Option<&PinnedImage> {
+        self.image.as_ref()
+    }
+
+    /// What the proof rests on.
+    #[must_use]
+    pub const fn ground(&self) -> &Ground {
+        &self.ground
+    }
+
+    /// The age of a proof that was kept longer than it should be because the registry does not answer.
+    #[must_use]
+    pub const fn stale(&self) -> Option<Duration> {
+        match &self.ground {
+            Ground::Rule { origin: Some(Origin::Stale(age)), .. } => Some(*age),
+            Ground::Rule { .. } | Ground::Unchanged | Ground::EmptyInTemplate => None,
+        }
+    }
+}
+
+impl Verdict {
+    /// `admit`, `deny`, `would-deny` or `no-images`.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Admit(_) => "admit",
+            Self::Deny(_) => "deny",
+            Self::WouldDeny(_) => "would-deny",
+            Self::NoImages => "no-images",
+        }
+    }
+
+    /// Every denial, in the order of the object.
+    #[must_use]
+    pub fn denials(&self) -> &[Denial] {
+        match self {
+            Self::Deny(denied) => &denied.denials,
+            Self::WouldDeny(would) => &would.denials,
+            Self::Admit(_) | Self::NoImages => &[],
+        }
+    }
+
+    /// Every proof of an admission.
+    #[must_use]
+    pub fn proofs(&self) -> &[Proof] {
+        match self {
+            Self::Admit(admitted) => &admitted.proofs,
+            Self::Deny(_) | Self::WouldDeny(_) | Self::NoImages => &[],
+        }
+    }
+
+    /// The policies that governed.
+    #[must_use]
+    pub fn policies(&self) -> &[PolicyStamp] {
+        match self {
+            Self::Admit(admitted) => &admitted.policies,
+            Self::Deny(denied) => &denied.policies,
+            Self::WouldDeny(would) => &would.policies,
+            Self::NoImages => &[],
+        }
+    }
+
+    /// Notes on what was allowed.
+    #[must_use]
+    pub fn notes(&self) -> &[Note] {
+        match self {
+            Self::Admit(admitted) => &admitted.notes,
+            Self::WouldDeny(would) => &would.notes,
+            Self::Deny(_) | Self::NoImages => &[],
+        }
+    }
+
+    /// Why denials were not enforced.
+    #[must_use]
+    pub const fn softened(&self) -> Option<Softened> {
+        match self {
+            Self::WouldDeny(would) => Some(would.because),
+            Self::Admit(_) | Self::Deny(_) | Self::NoImages => None,
+        }
+    }
+
+    /// How many images the review held, refused or not; 0 where it could not be read.
+    #[must_use]
+    pub const fn images_reviewed(&self) -> usize {
+        match self {
+            Self::Deny(denied) => denied.images,
+            Self::Admit(_) | Self::WouldDeny(_) | Self::NoImages => 0,
+        }
+    }
+
+    /// The codes of all denials, each once, in the order of the object and then of the list of codes.
+    #[must_use]
+    pub fn codes(&self) -> Vec<Code> {
+        let mut codes = Vec::new();
+        for denial in self.denials() {
+            if !codes.contains(&denial.code) {
+                codes.push(denial.code);
+            }
+        }
+        codes
+    }
+}

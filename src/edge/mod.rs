@@ -1,0 +1,14 @@
+//! The first floor: one module for each thing outside the process. It turns bytes into the ground floor's types and back,
+//! and must never decide anything.
+
+pub mod admission;
+pub mod clock;
+pub mod config;
+pub mod evidence;
+pub mod http;
+pub mod ledger;
+pub mod metrics;
+pub mod policy_dir;
+pub mod registry;
+pub mod sigstore;
+pub mod tls;

@@ -1,0 +1,6 @@
+// A registry for tests that answers the OCI referrers API.
+module provost/tests/tools/referrers-registry
+
+go 1.25.0
+
+require github.com/google/go-containerregistry v0.22.1
