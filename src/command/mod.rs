@@ -9,6 +9,7 @@ pub mod audit;
 pub mod certs;
 pub mod demo;
 pub mod policy;
+pub mod render;
 pub mod serve;
 pub mod verify;
 
