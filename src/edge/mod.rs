@@ -11,4 +11,5 @@ pub mod metrics;
 pub mod policy_dir;
 pub mod registry;
 pub mod sigstore;
+pub mod telling;
 pub mod tls;
