@@ -31,29 +31,52 @@ macro_rules! describe {
 }
 
 metrics! {
-    REVIEWS_TOTAL = counter "provost_reviews_total", metrics::Unit::Count, "Reviews answered, by verdict and kind of object";
-    DENIALS_TOTAL = counter "provost_denials_total", metrics::Unit::Count, "Denials, by reason code";
-    REVIEW_DURATION_SECONDS = histogram "provost_review_duration_seconds", metrics::Unit::Seconds, "Time from a review's header to its answer, by outcome";
-    STAGE_DURATION_SECONDS = histogram "provost_stage_duration_seconds", metrics::Unit::Seconds, "Time spent in each stage of a review";
-    EVIDENCE_REQUESTS_TOTAL = counter "provost_evidence_requests_total", metrics::Unit::Count, "Questions put to the evidence edge, by outcome";
-    EVIDENCE_CACHE_HITS_TOTAL = counter "provost_evidence_cache_hits_total", metrics::Unit::Count, "Questions answered from the cache";
-    EVIDENCE_CACHE_MISSES_TOTAL = counter "provost_evidence_cache_misses_total", metrics::Unit::Count, "Questions that the cache could not answer";
-    EVIDENCE_CACHE_STALE_TOTAL = counter "provost_evidence_cache_stale_total", metrics::Unit::Count, "Questions answered from proofs past their time, because the registry could not be reached";
-    REGISTRY_REQUESTS_TOTAL = counter "provost_registry_requests_total", metrics::Unit::Count, "Calls to registries, by outcome";
-    LEDGER_RECORDS_TOTAL = counter "provost_ledger_records_total", metrics::Unit::Count, "Records written to the ledger";
-    LEDGER_COMMIT_SECONDS = histogram "provost_ledger_commit_seconds", metrics::Unit::Seconds, "Time of one commit of the ledger";
-    LEDGER_UNSAVED = gauge "provost_ledger_unsaved", metrics::Unit::Count, "Records that are not on disk yet";
-    LEDGER_BYTES = gauge "provost_ledger_bytes", metrics::Unit::Bytes, "Size of the ledger's file";
-    POLICY_INFO = gauge "provost_policy_info", metrics::Unit::Count, "Policies in force, by source";
-    POLICY_LOAD_FAILURES_TOTAL = counter "provost_policy_load_failures_total", metrics::Unit::Count, "Loads of the policies that failed";
-    POLICIES_STALE = gauge "provost_policies_stale", metrics::Unit::Count, "1 while an older set of policies is in force because the present one does not load";
-    CERT_NOT_AFTER_SECONDS = gauge "provost_cert_not_after_seconds", metrics::Unit::Seconds, "End of the serving certificate, in seconds since 1970";
-    CERT_LOAD_FAILURES_TOTAL = counter "provost_cert_load_failures_total", metrics::Unit::Count, "Changes of the certificate's files that could not be taken over";
-    CONNECTIONS = gauge "provost_connections", metrics::Unit::Count, "Connections of the review path";
-    IN_FLIGHT = gauge "provost_in_flight", metrics::Unit::Count, "Reviews being read, judged or answered";
-    HTTP_REFUSED_TOTAL = counter "provost_http_refused_total", metrics::Unit::Count, "Requests and connections refused outside of the review protocol, by outcome";
-    TLS_FAILURES_TOTAL = counter "provost_tls_failures_total", metrics::Unit::Count, "TLS handshakes that failed, by outcome";
-    BUILD_INFO = gauge "provost_build_info", metrics::Unit::Count, "Always 1; its label is the version";
+    REVIEWS_TOTAL = counter "provost_reviews_total", metrics::Unit::Count,
+        "Reviews answered, by verdict and kind of object";
+    DENIALS_TOTAL = counter "provost_denials_total", metrics::Unit::Count,
+        "Denials, by reason code";
+    REVIEW_DURATION_SECONDS = histogram "provost_review_duration_seconds", metrics::Unit::Seconds,
+        "Time from a review's header to its answer, by outcome";
+    STAGE_DURATION_SECONDS = histogram "provost_stage_duration_seconds", metrics::Unit::Seconds,
+        "Time spent in each stage of a review";
+    EVIDENCE_REQUESTS_TOTAL = counter "provost_evidence_requests_total", metrics::Unit::Count,
+        "Questions put to the evidence edge, by outcome";
+    EVIDENCE_CACHE_HITS_TOTAL = counter "provost_evidence_cache_hits_total", metrics::Unit::Count,
+        "Questions answered from the cache";
+    EVIDENCE_CACHE_MISSES_TOTAL = counter "provost_evidence_cache_misses_total", metrics::Unit::Count,
+        "Questions that the cache could not answer";
+    EVIDENCE_CACHE_STALE_TOTAL = counter "provost_evidence_cache_stale_total", metrics::Unit::Count,
+        "Questions answered from proofs past their time, because the registry could not be reached";
+    REGISTRY_REQUESTS_TOTAL = counter "provost_registry_requests_total", metrics::Unit::Count,
+        "Calls to registries, by outcome";
+    LEDGER_RECORDS_TOTAL = counter "provost_ledger_records_total", metrics::Unit::Count,
+        "Records written to the ledger";
+    LEDGER_COMMIT_SECONDS = histogram "provost_ledger_commit_seconds", metrics::Unit::Seconds,
+        "Time of one commit of the ledger";
+    LEDGER_UNSAVED = gauge "provost_ledger_unsaved", metrics::Unit::Count,
+        "Records that are not on disk yet";
+    LEDGER_BYTES = gauge "provost_ledger_bytes", metrics::Unit::Bytes,
+        "Size of the ledger's file";
+    POLICY_INFO = gauge "provost_policy_info", metrics::Unit::Count,
+        "Policies in force, by source";
+    POLICY_LOAD_FAILURES_TOTAL = counter "provost_policy_load_failures_total", metrics::Unit::Count,
+        "Loads of the policies that failed";
+    POLICIES_STALE = gauge "provost_policies_stale", metrics::Unit::Count,
+        "1 while an older set of policies is in force because the present one does not load";
+    CERT_NOT_AFTER_SECONDS = gauge "provost_cert_not_after_seconds", metrics::Unit::Seconds,
+        "End of the serving certificate, in seconds since 1970";
+    CERT_LOAD_FAILURES_TOTAL = counter "provost_cert_load_failures_total", metrics::Unit::Count,
+        "Changes of the certificate's files that could not be taken over";
+    CONNECTIONS = gauge "provost_connections", metrics::Unit::Count,
+        "Connections of the review path";
+    IN_FLIGHT = gauge "provost_in_flight", metrics::Unit::Count,
+        "Reviews being read, judged or answered";
+    HTTP_REFUSED_TOTAL = counter "provost_http_refused_total", metrics::Unit::Count,
+        "Requests and connections refused outside of the review protocol, by outcome";
+    TLS_FAILURES_TOTAL = counter "provost_tls_failures_total", metrics::Unit::Count,
+        "TLS handshakes that failed, by outcome";
+    BUILD_INFO = gauge "provost_build_info", metrics::Unit::Count,
+        "Always 1; its label is the version";
 }
 
 /// Upper bounds of the duration histograms, in seconds: a warm review takes well under a millisecond, the longest 30 s.

@@ -35,13 +35,7 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         let short = Duration::from_secs(5);
-        Self {
-            first: short,
-            header: short,
-            idle: Duration::from_secs(120),
-            body: short,
-            write: Duration::from_secs(10),
-        }
+        Self { first: short, header: short, idle: Duration::from_mins(2), body: short, write: Duration::from_secs(10) }
     }
 }
 

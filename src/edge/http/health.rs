@@ -1,5 +1,5 @@
-//! Health and metrics, on a listener of their own: `/livez`, `/readyz`, `/metrics` and nothing else. It must never carry
-//! image data nor reach the review path.
+//! Health and metrics, on a listener of their own: `/livez`, `/readyz`, `/metrics` and nothing else. It must never
+//! carry image data nor reach the review path.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! Development certificates: a CA made on the spot and one serving certificate under it. It must never keep the CA's key:
-//! nobody can sign more under it.
+//! Development certificates: a CA made on the spot and one serving certificate under it. It must never keep the CA's
+//! key: nobody can sign more under it.
 
 use jiff::ToSpan as _;
 use jiff::civil::Date;
@@ -52,8 +52,8 @@ pub enum MakeError {
     Clock(#[from] jiff::Error),
 }
 
-/// Makes a CA and a serving certificate for these names, `localhost`, `127.0.0.1` and `::1`, valid from yesterday for so
-/// many days from today. Keys are ECDSA P-256.
+/// Makes a CA and a serving certificate for these names, `localhost`, `127.0.0.1` and `::1`, valid from yesterday for
+/// so many days from today. Keys are ECDSA P-256.
 pub fn make(names: &[String], days: u32) -> Result<Made, MakeError> {
     if days == 0 || days > MOST_DAYS {
         return Err(MakeError::Days(days));

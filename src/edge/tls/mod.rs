@@ -8,7 +8,7 @@ use rustls::crypto::aws_lc_rs;
 pub mod ca;
 mod serving;
 
-pub use serving::{CertFiles, LoadError, ServingCert};
+pub use serving::{CertFiles, LoadError, Seen, ServingCert};
 
 /// The settings of the review path: TLS 1.2 and 1.3, `http/1.1` only (C-05, C-06), whatever certificate is loaded at
 /// the time of a handshake.

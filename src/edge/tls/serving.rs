@@ -1,5 +1,5 @@
-//! The serving certificate: loaded as a pair, reloaded when its content changes (C-42). It must never give up a good pair
-//! for one that does not fit.
+//! The serving certificate: loaded as a pair, reloaded when its content changes (C-42). It must never give up a good
+//! pair for one that does not fit.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -112,22 +112,22 @@ impl ServingCert {
         Ok(end)
     }
 
-    /// Looks at the files every 2 s, for ever, and takes over what changed and fits. What does not fit is said once.
-    pub async fn follow(&self, files: &CertFiles) {
-        self.follow_every(files, POLL).await;
+    /// Looks at the files every 2 s, for ever, and takes over what changed since `seen` and fits. What does not fit is
+    /// said once.
+    pub async fn follow(&self, files: &CertFiles, seen: Seen) {
+        self.follow_every(files, seen, POLL).await;
     }
 
-    /// [`ServingCert::follow`] with a period of its own, for tests and the demonstration.
-    pub async fn follow_every(&self, files: &CertFiles, period: Duration) {
-        let mut seen = None;
+    /// [`ServingCert::follow`] with a period of its own, for tests.
+    pub async fn follow_every(&self, files: &CertFiles, mut seen: Seen, period: Duration) {
         loop {
-            seen = self.look(files, seen).await;
             tokio::time::sleep(period).await;
+            seen = self.look(files, Some(seen)).await;
         }
     }
 
     /// Looks at the files once. Returns what was seen, so that the same content is not judged twice.
-    pub async fn look(&self, files: &CertFiles, seen: Option<Seen>) -> Option<Seen> {
+    pub async fn look(&self, files: &CertFiles, seen: Option<Seen>) -> Seen {
         let read = match (small_file(&files.cert).await, small_file(&files.key).await) {
             (Ok(cert), Ok(key)) => Ok((cert, key)),
             (Err(error), _) | (_, Err(error)) => Err(error),
@@ -136,25 +136,21 @@ impl ServingCert {
             Ok((cert, key)) => Seen::Content([sha256(cert), sha256(key)]),
             Err(error) => Seen::Unreadable(error.to_string()),
         };
-        if seen.as_ref() == Some(&now) {
-            return seen;
+        if seen.is_some_and(|seen| seen == now) {
+            return now;
         }
         match read.and_then(|(cert, key)| self.offer(files, &cert, &key)) {
             Ok(end) => tracing::info!(cert = %files.cert.display(), not_after = %end, "serving certificate loaded"),
             Err(error) => {
                 metrics::counter!(names::CERT_LOAD_FAILURES_TOTAL).increment(1);
-                match self.not_after() {
-                    Some(kept) => {
-                        tracing::warn!(%error, "certificate not taken over; serving the old one until {kept}")
-                    }
-                    None => tracing::error!(
-                        %error,
-                        "no serving certificate: not ready until there is one (`provost certs` makes one for development)"
-                    ),
+                if let Some(kept) = self.not_after() {
+                    tracing::warn!(%error, "certificate not taken over; the old one is served until {kept}");
+                } else {
+                    tracing::error!(%error, "no certificate: not ready until there is one; see `provost certs`");
                 }
             }
         }
-        Some(now)
+        now
     }
 }
 
@@ -179,10 +175,14 @@ fn read_pair(files: &CertFiles, cert: &[u8], key: &[u8]) -> Result<Served, LoadE
     let not_after = Timestamp::try_from(end).map_err(|error| bad_cert(format!("its end is no date: {error}")))?;
     // Errors about keys are worded here, so that no byte of one is ever printed.
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| bad_key("holds no private key in PEM"))?;
-    let pair = CertifiedKey::from_der(chain, key, &default_provider()).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => LoadError::Mismatch { cert: files.cert.clone(), key: files.key.clone() },
-        rustls::Error::InvalidCertificate(detail) => bad_cert(format!("{detail}")),
-        _ => bad_key("not a private key that can sign for TLS (ECDSA P-256/384/521, Ed25519, RSA)"),
+    let pair = CertifiedKey::from_der(chain, key, &default_provider()).map_err(|error| {
+        if let rustls::Error::InconsistentKeys(_) = error {
+            LoadError::Mismatch { cert: files.cert.clone(), key: files.key.clone() }
+        } else if let rustls::Error::InvalidCertificate(detail) = error {
+            bad_cert(format!("not a certificate that TLS can use: {detail}"))
+        } else {
+            bad_key("not a private key that can sign for TLS (ECDSA P-256/384/521, Ed25519, RSA)")
+        }
     })?;
     Ok(Served { pair: Arc::new(pair), not_after })
 }
