@@ -12,4 +12,5 @@ pub mod policy_dir;
 pub mod registry;
 pub mod samples;
 pub mod sigstore;
+pub mod telling;
 pub mod tls;
