@@ -1,7 +1,14 @@
 //! Sigstore's formats over bytes: keys, cosign's legacy signatures, bundles. It must never fetch anything, and never take
 //! a key, an identity or a time on a registry's word.
+//!
+//! Everything here is a pure function over bytes that somebody else fetched and hashed.
 
+pub mod bundle;
+pub mod json;
 pub mod key;
+pub mod payload;
+mod scheme;
+pub mod verify;
 
 use crate::decision::reference::Digest;
 
