@@ -7,6 +7,8 @@ pub mod bundle;
 pub mod json;
 pub mod key;
 pub mod payload;
+#[cfg(test)]
+pub(crate) mod samples;
 mod scheme;
 pub mod verify;
 

@@ -268,3 +268,6 @@ fn guarded<T>(candidate: &Candidate<'_>, check: impl FnOnce() -> Result<T, Unpro
         Err(candidate.unproven(Claim::Unreadable, Code::InternalError, "our check of it failed".to_owned()))
     })
 }
+
+#[cfg(test)]
+mod tests;
