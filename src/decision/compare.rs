@@ -26,7 +26,11 @@ mod tests {
     use super::*;
 
     fn image(holder: Holder, name: &str, text: &str) -> ReviewedImage {
-        ReviewedImage { place: Place { path: name.to_owned(), holder, name: name.to_owned() }, text: text.to_owned(), unchanged: false }
+        ReviewedImage {
+            place: Place { path: name.to_owned(), holder, name: name.to_owned() },
+            text: text.to_owned(),
+            unchanged: false,
+        }
     }
 
     #[test]
@@ -36,7 +40,12 @@ mod tests {
             ("same", vec![image(Container, "a", "x")], image(Container, "a", "x"), true),
             ("other text", vec![image(Container, "a", "x")], image(Container, "a", "y"), false),
             ("other list", vec![image(InitContainer, "a", "x")], image(Container, "a", "x"), false),
-            ("swapped", vec![image(Container, "a", "x"), image(Container, "b", "y")], image(Container, "a", "y"), false),
+            (
+                "swapped",
+                vec![image(Container, "a", "x"), image(Container, "b", "y")],
+                image(Container, "a", "y"),
+                false,
+            ),
             ("new container", vec![image(Container, "a", "x")], image(Container, "b", "x"), false),
             ("nothing old", vec![], image(Container, "a", "x"), false),
         ] {

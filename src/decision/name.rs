@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 /// Why a text is no name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what} {text:?} is not valid: lower-case letters, digits and '-', not at either end, at most {limit} characters")]
+#[error(
+    "{what} {text:?} is not valid: lower-case letters, digits and '-', not at either end, at most {limit} characters"
+)]
 pub struct InvalidName {
     what: &'static str,
     text: String,

@@ -16,7 +16,9 @@ pub const MAX_PATTERN: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// The pattern has no host, or its host has a wildcard.
-    #[error("a repository pattern begins with a registry host without a wildcard, for example registry.example.com/release/**")]
+    #[error(
+        "a repository pattern begins with a registry host without a wildcard, for example registry.example.com/release/**"
+    )]
     Host,
     /// A segment that no repository can have.
     #[error("{0:?} can never match a part of a repository's path")]
@@ -56,10 +58,16 @@ impl RepositoryPattern {
             return false;
         }
         let path: Vec<&str> = repository.segments().collect();
-        wildcard(&self.segments, &path, |s| *s == Segment::Any, |pattern, text| match pattern {
-            Segment::Any => true,
-            Segment::Glob(glob) => glob_matches(glob, text),
-        }, 1)
+        wildcard(
+            &self.segments,
+            &path,
+            |s| *s == Segment::Any,
+            |pattern, text| match pattern {
+                Segment::Any => true,
+                Segment::Glob(glob) => glob_matches(glob, text),
+            },
+            1,
+        )
     }
 
     /// The host of every repository that can match.
@@ -262,9 +270,21 @@ mod tests {
             assert_eq!(parsed.matches(&repository), want, "{pattern} against {repository}");
         }
         for pattern in [
-            "*.example.com/a", "*/a", "release.example.com", "release", "team/app", "release.example.com/",
-            "release.example.com//a", "release.example.com/a:1", "release.example.com/a@sha256:0", "release.example.com/A",
-            "release.example.com/a**", "release.example.com/../a", "", "/a", "https://release.example.com/a",
+            "*.example.com/a",
+            "*/a",
+            "release.example.com",
+            "release",
+            "team/app",
+            "release.example.com/",
+            "release.example.com//a",
+            "release.example.com/a:1",
+            "release.example.com/a@sha256:0",
+            "release.example.com/A",
+            "release.example.com/a**",
+            "release.example.com/../a",
+            "",
+            "/a",
+            "https://release.example.com/a",
         ] {
             assert!(pattern.parse::<RepositoryPattern>().is_err(), "{pattern:?} was accepted");
         }

@@ -229,7 +229,8 @@ impl PolicySet {
     /// Every policy that governs `namespace`. Neither the order of files nor that of rules matters.
     #[must_use]
     pub fn governing(&self, namespace: &Namespace) -> Governing {
-        let claimed = self.policies.values().any(|p| p.mode == Mode::Enforce && p.namespaces.names_in_particular(namespace));
+        let claimed =
+            self.policies.values().any(|p| p.mode == Mode::Enforce && p.namespaces.names_in_particular(namespace));
         let governs = |selector: &NamespaceSelector| match selector {
             NamespaceSelector::Names(_) => selector.names(namespace),
             NamespaceSelector::Otherwise => !claimed,
@@ -296,14 +297,25 @@ mod tests {
         for (case, set, namespace, want) in [
             ("own policy", vec![own(Mode::Enforce)], "payments", vec!["own"]),
             ("another namespace", vec![own(Mode::Enforce)], "billing", vec![]),
-            ("an enforcing policy takes the place of otherwise", vec![strict.clone(), own(Mode::Enforce)], "payments", vec!["own"]),
+            (
+                "an enforcing policy takes the place of otherwise",
+                vec![strict.clone(), own(Mode::Enforce)],
+                "payments",
+                vec!["own"],
+            ),
             ("otherwise elsewhere", vec![strict.clone(), own(Mode::Enforce)], "billing", vec!["strict"]),
-            ("warn does not switch otherwise off", vec![strict.clone(), own(Mode::Warn)], "payments", vec!["own", "strict"]),
+            (
+                "warn does not switch otherwise off",
+                vec![strict.clone(), own(Mode::Warn)],
+                "payments",
+                vec!["own", "strict"],
+            ),
             ("audit does not either", vec![strict.clone(), own(Mode::Audit)], "payments", vec!["own", "strict"]),
             ("nor does a baseline", vec![strict.clone(), baseline.clone()], "payments", vec!["baseline", "strict"]),
             ("a baseline holds beside others", vec![baseline, own(Mode::Enforce)], "payments", vec!["baseline", "own"]),
         ] {
-            let set = PolicySet { policies: set.into_iter().map(|p| (p.name.clone(), p)).collect(), ..PolicySet::default() };
+            let set =
+                PolicySet { policies: set.into_iter().map(|p| (p.name.clone(), p)).collect(), ..PolicySet::default() };
             let governing = set.governing(&namespace.parse().expect("namespace"));
             assert_eq!(governing.policies.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), want, "{case}");
         }
@@ -315,7 +327,8 @@ mod tests {
             broken: vec![Arc::new(BrokenPolicy { name: "p".to_owned(), namespaces, error: String::new() })],
             ..PolicySet::default()
         };
-        let governs = |set: &PolicySet, namespace: &str| set.governing(&namespace.parse().expect("namespace")).broken.len();
+        let governs =
+            |set: &PolicySet, namespace: &str| set.governing(&namespace.parse().expect("namespace")).broken.len();
         assert_eq!(governs(&broken(Some(names(&["payments"]))), "payments"), 1);
         assert_eq!(governs(&broken(Some(names(&["payments"]))), "billing"), 0);
         assert_eq!(governs(&broken(None), "billing"), 1);

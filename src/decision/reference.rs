@@ -555,8 +555,8 @@ fn parse_digest(text: &str, whole: &str, at: usize) -> Result<Digest, ReferenceE
     if algorithm.is_empty() {
         return fail("digest without an algorithm", 0);
     }
-    if let Some(bad) = algorithm
-        .find(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '+' | '.' | '_' | '-')))
+    if let Some(bad) =
+        algorithm.find(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '+' | '.' | '_' | '-')))
     {
         return fail("not allowed in a digest algorithm", bad);
     }
