@@ -51,3 +51,6 @@ pub enum Reply {
     /// HTTP 400, or 413 where the body was too large.
     Impossible(String),
 }
+
+#[cfg(test)]
+mod tests;

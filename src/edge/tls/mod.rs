@@ -20,3 +20,6 @@ pub fn server_config(certificate: Arc<ServingCert>) -> Result<Arc<rustls::Server
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
+
+#[cfg(test)]
+mod tests;
