@@ -18,7 +18,7 @@ use crate::decision::verdict::Verdict;
 use crate::edge::admission::{self, RecordMark, Undecodable};
 use crate::edge::evidence::Evidence;
 use crate::edge::ledger::{Appended, Ledger, Wait};
-use crate::edge::policy_dir::Policies;
+use crate::edge::policy_dir::PolicyDir;
 use crate::edge::http::{Reply, Reviewer};
 use crate::edge::{clock, metrics};
 
@@ -26,7 +26,7 @@ use crate::edge::{clock, metrics};
 #[derive(Clone)]
 pub struct Gate {
     /// The policies that serve.
-    pub policies: Policies,
+    pub policies: Arc<PolicyDir>,
     /// What can be proven about an image.
     pub evidence: Evidence,
     /// Where every decision is recorded.
@@ -100,13 +100,19 @@ impl Gate {
 
     /// Records a verdict and renders the reply from it.
     async fn answer(&self, request: &Request, images: &[ReviewedImage], verdict: Verdict, deadline: Instant, stages: &Stages) -> Reply {
-        let record = ReviewRecord::new(&ReviewInput { request, images, verdict: &verdict, stages: &stages.0 });
-        // A denial is on disk before it is answered; an admission joins the next group.
+        let input = ReviewInput { request, images, verdict: &verdict, fault: None, stages: &stages.0 };
+        // A denial is on disk before it is answered; anything that is allowed joins the next group.
         let wait = if matches!(verdict, Verdict::Deny(_)) { Wait::Saved } else { Wait::Queued };
-        let (verdict, mark) = match self.ledger.append(Event::Review(record), wait, deadline).await {
-            Appended::Saved(name) | Appended::Queued(name) => (verdict, RecordMark::Saved(name.to_string())),
-            Appended::Pending => (verdict, RecordMark::Pending),
-            Appended::Unavailable(why) => (decide::unrecorded(verdict, &why), RecordMark::None),
+        let recorded = self.ledger.append(Event::Review(ReviewRecord::new(&input)), wait, deadline).await;
+        let mark = match &recorded {
+            Appended::Saved(name) | Appended::Queued(name) => RecordMark::Saved(name.to_string()),
+            Appended::Pending => RecordMark::Pending,
+            Appended::Unavailable(_) | Appended::Off => RecordMark::None,
+        };
+        let verdict = match recorded {
+            Appended::Unavailable(why) => decide::unrecorded(verdict, &why),
+            Appended::Pending if !matches!(verdict, Verdict::Deny(_)) => decide::unrecorded(verdict, "the record is not on disk"),
+            Appended::Saved(_) | Appended::Queued(_) | Appended::Pending | Appended::Off => verdict,
         };
         metrics::review(&verdict, request, &stages.0);
         render(&request.uid, &verdict, mark)

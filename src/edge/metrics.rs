@@ -2,8 +2,12 @@
 //! label; labels come from closed sets.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::decision::review::Request;
+use crate::decision::verdict::Verdict;
 
 macro_rules! metrics {
     ($($name:ident = $kind:ident $text:literal, $unit:expr, $meaning:literal;)+) => {
@@ -105,6 +109,27 @@ impl Metrics {
     pub fn upkeep(&self) {
         self.0.run_upkeep();
     }
+}
+
+/// Counts one review from its verdict: the verdict by kind, each denial by code, the time by stage.
+pub fn review(verdict: &Verdict, request: &Request, stages: &[(&'static str, Duration)]) {
+    metrics::counter!(REVIEWS_TOTAL, "verdict" => verdict.word(), "kind" => kind(&request.kind.kind)).increment(1);
+    for code in verdict.codes() {
+        metrics::counter!(DENIALS_TOTAL, "code" => code.as_str()).increment(1);
+    }
+    for (stage, took) in stages {
+        metrics::histogram!(STAGE_DURATION_SECONDS, "stage" => *stage).record(took.as_secs_f64());
+    }
+    let whole: Duration = stages.iter().map(|(_, took)| *took).sum();
+    metrics::histogram!(REVIEW_DURATION_SECONDS, "outcome" => verdict.word()).record(whole.as_secs_f64());
+}
+
+/// The kind as a label: anybody may name a kind, so only the known ones are told apart.
+fn kind(kind: &str) -> &'static str {
+    const KNOWN: &[&str] = &[
+        "Pod", "ReplicationController", "PodTemplate", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "CronJob",
+    ];
+    KNOWN.iter().find(|known| **known == kind).copied().unwrap_or("other")
 }
 
 /// Installs the recorder of this process, or returns the one that is installed. Errors where another recorder is.
