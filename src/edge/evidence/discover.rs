@@ -1,0 +1,556 @@
+//! One search: every place in which evidence about an image can lie, in rounds, within limits. It must never take a
+//! source that did not answer for one that has nothing.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout_at};
+
+use super::fetch::{Calls, Done, Step, Tools, Wanted, fallback_tag, legacy_tag};
+use super::findings::Findings;
+use super::limits::{AT_ONCE, INDEX_DEPTH, INDEX_ENTRIES};
+use super::manifest::{self, Artifact, Document};
+use crate::decision::code::Code;
+use crate::decision::evidence::{Facts, Question, Rejected, VerifiedStatement};
+use crate::decision::reference::Digest;
+use crate::edge::registry::{Budget, Descriptor, Failure, Manifest, Referrers};
+use crate::edge::sigstore::verify::{self, Candidate, Claim, Unproven};
+use crate::edge::sigstore::{bundle, payload};
+
+/// Searches until `stop` says that the facts suffice, or until there is nothing left to ask.
+///
+/// `stop` is asked after each change that can matter to it. Where the children of an index are part of the question, it
+/// is not asked before they are known, and where they cannot be known no statement is handed out.
+pub(super) async fn search(
+    tools: &Tools,
+    question: &Question,
+    deadline: Instant,
+    mut stop: impl FnMut(&Facts) -> bool,
+) -> Facts {
+    let budget = Budget::new(deadline, tools.limits.bytes, tools.limits.requests);
+    let calls =
+        Calls { tools, question, budget: &budget, scope: tools.source.credential_scope(question.image.repository()) };
+    let mut search = Search::new(tools, question);
+    let mut running: FuturesUnordered<BoxFuture<'_, Done>> = FuturesUnordered::new();
+    search.first_round();
+    loop {
+        while running.len() < AT_ONCE
+            && let Some(step) = search.next_step()
+        {
+            running.push(Box::pin(calls.run(step)));
+        }
+        if running.is_empty() {
+            // Before any other answer than "proven", every source that was left out is asked.
+            if search.ask_the_rest() {
+                continue;
+            }
+            break;
+        }
+        match timeout_at(deadline, running.next()).await {
+            Ok(Some(done)) => search.absorb(done),
+            Ok(None) => continue,
+            Err(_) => {
+                search.found.unanswered(Code::DeadlineExceeded, "the search for evidence took too long".to_owned());
+                return search.finish(false);
+            }
+        }
+        if search.found.changed && search.may_be_judged() {
+            search.found.changed = false;
+            if stop(&search.found.facts) {
+                return search.finish(false);
+            }
+        }
+    }
+    search.finish(true)
+}
+
+/// What is known about the image's own manifest.
+#[derive(Debug, PartialEq, Eq)]
+enum Image {
+    NotAsked,
+    Asked,
+    /// Read, and sound.
+    Read(Bytes),
+    /// Answered, but of no use; `image_fault`, `unanswered` or `limit` says why.
+    Failed,
+}
+
+/// Order of fetching: sources, then what was opened, then what looks most likely, newest first.
+type Rank = (u8, Reverse<i64>, Digest, u64);
+
+/// A payload with every layer that points to it: digest, size, and each layer's place and signature.
+type Shared = (Digest, u64, Vec<(String, String)>);
+
+struct Search<'a> {
+    tools: &'a Tools,
+    question: &'a Question,
+    found: Findings,
+    queue: BTreeMap<Rank, Step>,
+    steps: u64,
+    seen: BTreeSet<Digest>,
+    listed: usize,
+    opened: usize,
+    checks: usize,
+    fallback_asked: bool,
+    image: Image,
+    /// Entries of the image's index, and of the indexes in it.
+    children: Vec<Digest>,
+    /// Nested indexes that are still to come.
+    nested: usize,
+    /// Bundles that can only be checked against the image's own bytes.
+    waiting: Vec<(String, Bytes)>,
+}
+
+impl<'a> Search<'a> {
+    fn new(tools: &'a Tools, question: &'a Question) -> Self {
+        Self {
+            tools,
+            question,
+            found: Findings::new(question.image.digest()),
+            queue: BTreeMap::new(),
+            steps: 0,
+            seen: BTreeSet::new(),
+            listed: 0,
+            opened: 0,
+            checks: 0,
+            fallback_asked: false,
+            image: Image::NotAsked,
+            children: Vec::new(),
+            nested: 0,
+            waiting: Vec::new(),
+        }
+    }
+
+    fn first_round(&mut self) {
+        if self.question.children {
+            self.ask_image();
+        }
+        if self.question.keys.is_empty() {
+            return;
+        }
+        self.ask(Step::Referrers);
+        self.ask(Step::LegacyTag);
+        if !self.tools.store.has_api(self.question.image.repository().host()) {
+            self.ask_fallback();
+        }
+    }
+
+    /// Asks what was left out; whether there was anything.
+    fn ask_the_rest(&mut self) -> bool {
+        if !self.question.keys.is_empty() {
+            self.ask_fallback();
+        }
+        self.ask_image();
+        !self.queue.is_empty()
+    }
+
+    fn ask(&mut self, step: Step) {
+        self.push(0, 0, Digest::from_bytes([0; 32]), step);
+    }
+
+    fn ask_fallback(&mut self) {
+        if !std::mem::replace(&mut self.fallback_asked, true) {
+            self.ask(Step::FallbackTag);
+        }
+    }
+
+    fn ask_image(&mut self) {
+        if self.image == Image::NotAsked {
+            self.image = Image::Asked;
+            self.ask(Step::Image);
+        }
+    }
+
+    fn push(&mut self, class: u8, created: i64, digest: Digest, step: Step) {
+        self.steps += 1;
+        self.queue.insert((class, Reverse(created), digest, self.steps), step);
+    }
+
+    /// The next thing to fetch. Referrers over the limit are dropped here, the least likely ones being last.
+    fn next_step(&mut self) -> Option<Step> {
+        loop {
+            let (_, step) = self.queue.pop_first()?;
+            if matches!(step, Step::Open(_)) {
+                if self.opened >= self.tools.limits.opened {
+                    self.found.limit(format!("over {} referrers", self.tools.limits.opened));
+                    continue;
+                }
+                self.opened += 1;
+            }
+            return Some(step);
+        }
+    }
+
+    fn absorb(&mut self, done: Done) {
+        match done {
+            Done::Referrers(list) => self.referrers(list),
+            Done::LegacyTag(fetched) => self.legacy_tag(fetched),
+            Done::FallbackTag(fetched) => self.fallback_tag(fetched),
+            Done::Image(fetched) => self.image(fetched),
+            Done::Nested(digest, depth, fetched) => self.nested(digest, depth, fetched),
+            Done::Open(descriptor, fetched) => self.opened(&descriptor, fetched),
+            Done::Blob(what, fetched) => self.blob(what, fetched),
+        }
+    }
+
+    fn referrers(&mut self, list: Result<Referrers, Failure>) {
+        let host = self.question.image.repository().host();
+        match list {
+            Ok(Referrers::Listed { entries, complete, cut_by }) => {
+                self.tools.store.remember_api(host, complete);
+                if let Some(limit) = cut_by {
+                    self.found.limit(limit);
+                }
+                if !complete {
+                    self.ask_fallback();
+                }
+                self.list(entries.into_iter());
+            }
+            Ok(Referrers::NoApi) | Err(Failure::NotFound { .. }) => {
+                self.tools.store.remember_api(host, false);
+                self.ask_fallback();
+            }
+            Err(failure) => self.found.source_failed(failure),
+        }
+    }
+
+    fn fallback_tag(&mut self, fetched: Result<Manifest, Failure>) {
+        let source = format!("tag {}", fallback_tag(self.question.image.digest()));
+        let manifest = match fetched {
+            Ok(manifest) => manifest,
+            Err(failure) => return self.found.source_failed(failure),
+        };
+        // Tools that copy images leave the image itself under this tag.
+        if manifest.digest == self.question.image.digest() {
+            return;
+        }
+        match Document::read(&manifest) {
+            Ok(Document::Index(entries)) => {
+                let entries: Vec<Descriptor> = entries.iter().filter_map(|raw| self.descriptor(&source, raw)).collect();
+                self.list(entries.into_iter());
+            }
+            Ok(Document::Manifest(_)) => {
+                self.found.reject(&source, Code::ManifestInvalid, "it is not a list of referrers".to_owned());
+            }
+            Err(invalid) => self.found.reject(&source, Code::ManifestInvalid, invalid.0),
+        }
+    }
+
+    fn legacy_tag(&mut self, fetched: Result<Manifest, Failure>) {
+        let source = format!("tag {}", legacy_tag(self.question.image.digest()));
+        match fetched.map(|manifest| Document::read(&manifest)) {
+            Ok(Ok(Document::Manifest(artifact))) => self.payloads(&source, &artifact),
+            Ok(Ok(Document::Index(_))) => {
+                self.found.reject(&source, Code::ManifestInvalid, "it is an index, not a manifest".to_owned());
+            }
+            Ok(Err(invalid)) => self.found.reject(&source, Code::ManifestInvalid, invalid.0),
+            Err(failure) => self.found.source_failed(failure),
+        }
+    }
+
+    /// Queues the entries of a list, each once, whatever list names it.
+    fn list(&mut self, entries: impl Iterator<Item = Descriptor>) {
+        for entry in entries {
+            if self.seen.contains(&entry.digest) {
+                continue;
+            }
+            if self.listed >= self.tools.limits.listed {
+                self.found.limit(format!("over {} referrers are listed", self.tools.limits.listed));
+                return;
+            }
+            self.listed += 1;
+            self.seen.insert(entry.digest);
+            let created = entry.annotations.get("org.opencontainers.image.created");
+            let created =
+                created.and_then(|t| t.parse::<jiff::Timestamp>().ok()).map_or(i64::MIN, jiff::Timestamp::as_second);
+            self.push(2 + unlikeliness(&entry), created, entry.digest, Step::Open(entry));
+        }
+    }
+
+    /// Looks at the manifest of a referrer.
+    fn opened(&mut self, descriptor: &Descriptor, fetched: Result<Manifest, Failure>) {
+        let source = format!("referrer {}", descriptor.digest);
+        let manifest = match fetched {
+            Ok(manifest) => manifest,
+            Err(failure) => return self.found.candidate_failed(&source, failure),
+        };
+        if manifest.bytes.len() as u64 != descriptor.size {
+            let detail = format!("it has {} bytes, not the {} that are listed", manifest.bytes.len(), descriptor.size);
+            return self.found.reject(&source, Code::DigestMismatch, detail);
+        }
+        let artifact = match Document::read(&manifest) {
+            Ok(Document::Manifest(artifact)) => artifact,
+            // An index refers to nothing here: a child beside the bundles. No candidate, and it uses up no count.
+            Ok(Document::Index(_)) => return self.opened -= 1,
+            Err(invalid) => return self.found.reject(&source, Code::ManifestInvalid, invalid.0),
+        };
+        // 2. It refers to this image. What refers to nothing is no candidate (a copied index leaves such entries).
+        let subject = match artifact.subject() {
+            Ok(Some(subject)) => subject,
+            Ok(None) => return self.opened -= 1,
+            Err(invalid) => return self.found.reject(&source, Code::ManifestInvalid, invalid.0),
+        };
+        let bundled = artifact.kinds().any(bundle::is_bundle) || self.holds(&artifact, bundle::is_bundle);
+        let legacy = artifact.kinds().any(|kind| kind == payload::ARTIFACT_TYPE)
+            || self.holds(&artifact, |media_type| media_type == payload::MEDIA_TYPE);
+        if !bundled && !legacy {
+            return;
+        }
+        if subject != self.question.image.digest() {
+            let detail = format!("it refers to {subject}, not {}", self.question.image.digest());
+            return self.found.reject(&source, Code::SubjectMismatch, detail);
+        }
+        if bundled {
+            self.bundle_layer(source, &artifact);
+        } else {
+            self.payloads(&source, &artifact);
+        }
+    }
+
+    /// Whether a layer has such a media type.
+    fn holds(&self, artifact: &Artifact, is: impl Fn(&str) -> bool) -> bool {
+        let first = artifact.layers.iter().take(self.tools.limits.layers);
+        first.filter_map(|raw| manifest::descriptor(raw).ok()).any(|layer| is(&layer.media_type))
+    }
+
+    /// Queues the one layer of a bundle.
+    fn bundle_layer(&mut self, source: String, artifact: &Artifact) {
+        let [layer] = artifact.layers.as_slice() else {
+            return self.found.reject(&source, Code::EvidenceMalformed, "a bundle has exactly one layer".to_owned());
+        };
+        let Some(layer) = self.descriptor(&source, layer) else { return };
+        if layer.size > bundle::MAX_SIGNATURE_BUNDLE {
+            // What says of itself that it is something else is no candidate at all.
+            let hint = artifact.annotations.get(bundle::PREDICATE_HINT);
+            if hint.is_none_or(|predicate| predicate == bundle::IMAGE_SIGNATURE) {
+                let limit = format!("a bundle of {} bytes, {} are read", layer.size, bundle::MAX_SIGNATURE_BUNDLE);
+                self.found.reject(&source, Code::BudgetExceeded, limit.clone());
+                self.found.limit(limit);
+            }
+            return;
+        }
+        let what = Wanted::Bundle(source);
+        let step = Step::Blob { what, digest: layer.digest, size: layer.size, max: bundle::MAX_SIGNATURE_BUNDLE };
+        self.push(1, 0, layer.digest, step);
+    }
+
+    /// Queues the payloads of a legacy manifest. Layers go by position: two may share a payload. Tools append, so that the
+    /// last is the newest.
+    fn payloads(&mut self, source: &str, artifact: &Artifact) {
+        let limit = self.tools.limits.layers;
+        if artifact.layers.len() > limit {
+            self.found.limit(format!("{} layers of signatures, {limit} are read", artifact.layers.len()));
+        }
+        let mut blobs: Vec<Shared> = Vec::new();
+        for (position, raw) in artifact.layers.iter().enumerate().rev().take(limit) {
+            let place = format!("{source}, layer {position}");
+            let Some(layer) = self.descriptor(&place, raw) else { continue };
+            if layer.media_type != payload::MEDIA_TYPE {
+                continue;
+            }
+            let Some(signature) = layer.annotations.get(payload::SIGNATURE).cloned() else {
+                self.found.reject(&place, Code::EvidenceMalformed, "the layer carries no signature".to_owned());
+                continue;
+            };
+            match blobs.iter_mut().find(|(digest, size, _)| (*digest, *size) == (layer.digest, layer.size)) {
+                Some((_, _, layers)) => layers.push((place, signature)),
+                None => blobs.push((layer.digest, layer.size, vec![(place, signature)])),
+            }
+        }
+        for (digest, size, layers) in blobs {
+            // No digest in the rank: the order of the layers is kept.
+            let step = Step::Blob { what: Wanted::Payload(layers), digest, size, max: payload::MAX_BYTES };
+            self.push(1, 0, Digest::from_bytes([0; 32]), step);
+        }
+    }
+
+    fn blob(&mut self, what: Wanted, fetched: Result<Bytes, Failure>) {
+        match (what, fetched) {
+            (Wanted::Payload(layers), Ok(bytes)) => {
+                for (source, signature) in layers {
+                    if self.may_check() {
+                        let result = verify::legacy_layer(&self.candidate(&source), &bytes, &signature);
+                        self.judged(result);
+                    }
+                }
+            }
+            (Wanted::Payload(layers), Err(failure)) => {
+                if let Some((source, _)) = layers.first() {
+                    self.found.candidate_failed(source, failure);
+                }
+            }
+            (Wanted::Bundle(source), Ok(bytes)) => self.bundle(source, bytes),
+            (Wanted::Bundle(source), Err(failure)) => self.found.candidate_failed(&source, failure),
+        }
+    }
+
+    fn bundle(&mut self, source: String, bytes: Bytes) {
+        let needs_image = verify::read_bundle(&self.candidate(&source), &bytes)
+            .is_ok_and(|bundle| bundle.needs_image(&self.question.keys));
+        let image = match &self.image {
+            Image::NotAsked | Image::Asked if needs_image => {
+                self.waiting.push((source, bytes));
+                self.ask_image();
+                return;
+            }
+            Image::Read(image) => Some(image.clone()),
+            Image::NotAsked | Image::Asked | Image::Failed => None,
+        };
+        if self.may_check() {
+            let result = verify::bundle(&self.candidate(&source), &bytes, image.as_deref());
+            self.judged(result);
+        }
+    }
+
+    fn judged(&mut self, result: Result<VerifiedStatement, Unproven>) {
+        match result {
+            Ok(statement) => {
+                self.found.statement(statement);
+            }
+            Err(Unproven { rejected: Rejected { code: Code::InternalError, source, detail }, .. }) => {
+                self.found.unanswered(Code::InternalError, format!("{source}: {detail}"));
+            }
+            // An attestation that proves nothing is no failed signature.
+            Err(Unproven { claims: Claim::Attestation(_), .. }) => {}
+            Err(Unproven { rejected, claims: Claim::ImageSignature | Claim::Unreadable }) => {
+                if rejected.code == Code::BudgetExceeded {
+                    self.found.limit(rejected.detail.clone());
+                }
+                self.found.keep_rejected(rejected);
+            }
+        }
+    }
+
+    /// Counts a candidate's checks; false where that would be too many.
+    fn may_check(&mut self) -> bool {
+        self.checks = self.checks.saturating_add(self.question.keys.len());
+        let within = self.checks <= self.tools.limits.checks;
+        if !within {
+            self.found.limit(format!("over {} signature checks", self.tools.limits.checks));
+        }
+        within
+    }
+
+    fn image(&mut self, fetched: Result<Manifest, Failure>) {
+        self.image = Image::Failed;
+        self.found.changed = true;
+        let wanted = self.question.image.digest();
+        match fetched {
+            Ok(manifest) if manifest.digest != wanted => {
+                self.found.image_fault(
+                    Code::DigestMismatch,
+                    format!("the registry's manifest hashes to {}", manifest.digest),
+                );
+            }
+            Ok(manifest) => match Document::read(&manifest) {
+                Ok(Document::Manifest(_)) => self.image = Image::Read(manifest.bytes),
+                Ok(Document::Index(entries)) => {
+                    self.image = Image::Read(manifest.bytes);
+                    self.entries(&entries, 1);
+                }
+                Err(invalid) => self.found.image_fault(Code::ManifestInvalid, invalid.0),
+            },
+            Err(failure) => self.found.image_failed(&failure),
+        }
+        for (source, bytes) in std::mem::take(&mut self.waiting) {
+            self.bundle(source, bytes);
+        }
+    }
+
+    fn nested(&mut self, digest: Digest, depth: usize, fetched: Result<Manifest, Failure>) {
+        self.nested -= 1;
+        self.found.changed = true;
+        match fetched.map(|manifest| Document::read(&manifest)) {
+            Ok(Ok(Document::Index(entries))) => self.entries(&entries, depth),
+            Ok(Ok(Document::Manifest(_))) => {
+                self.found.image_fault(Code::ManifestInvalid, format!("{digest} is listed as an index and is none"));
+            }
+            Ok(Err(invalid)) => self.found.image_fault(Code::ManifestInvalid, format!("{digest}: {}", invalid.0)),
+            Err(failure) => self.found.image_failed(&failure),
+        }
+    }
+
+    /// Takes in the entries of the image's index. Every entry counts as a child: what calls itself an attestation may be
+    /// runnable all the same, and to know better one would have to fetch it.
+    fn entries(&mut self, entries: &[Box<RawValue>], depth: usize) {
+        if entries.is_empty() {
+            return self.found.image_fault(Code::ManifestInvalid, "it is an index without entries".to_owned());
+        }
+        if self.children.len() + entries.len() > INDEX_ENTRIES {
+            return self
+                .found
+                .image_fault(Code::BudgetExceeded, format!("it is an index of over {INDEX_ENTRIES} entries"));
+        }
+        for raw in entries {
+            let entry = match manifest::descriptor(raw) {
+                Ok(entry) => entry,
+                Err(invalid) => return self.found.image_fault(Code::ManifestInvalid, invalid.0),
+            };
+            if !self.children.contains(&entry.digest) {
+                self.children.push(entry.digest);
+            }
+            if manifest::is_index(&entry.media_type) {
+                if depth >= INDEX_DEPTH {
+                    let detail = format!("its indexes are nested deeper than {INDEX_DEPTH}");
+                    return self.found.image_fault(Code::BudgetExceeded, detail);
+                }
+                if self.question.children {
+                    self.nested += 1;
+                    self.ask(Step::Nested { digest: entry.digest, depth: depth + 1 });
+                }
+            }
+        }
+    }
+
+    /// Whether every child of the image's index was asked for and is known; an image that is no index has none.
+    fn knows_children(&self) -> bool {
+        self.question.children
+            && self.nested == 0
+            && !self.found.children_unknown
+            && matches!(self.image, Image::Read(_))
+    }
+
+    /// Whether the facts may be shown to whoever decides.
+    fn may_be_judged(&mut self) -> bool {
+        self.found.facts.children = self.knows_children().then(|| self.children.clone());
+        self.found.facts.children.is_some() || !self.question.children
+    }
+
+    fn finish(mut self, to_the_end: bool) -> Facts {
+        // Without the children nobody can say that none of them was withdrawn: then nothing is proven.
+        if !self.may_be_judged() {
+            self.found.facts.statements.clear();
+        }
+        self.found.facts.exhausted = to_the_end && self.found.facts.unanswered.is_empty();
+        self.found.facts
+    }
+
+    fn candidate<'s>(&self, source: &'s str) -> Candidate<'s>
+    where
+        'a: 's,
+    {
+        Candidate { image: self.question.image.digest(), keys: &self.question.keys, source }
+    }
+
+    fn descriptor(&mut self, source: &str, raw: &RawValue) -> Option<Descriptor> {
+        manifest::descriptor(raw).map_err(|invalid| self.found.reject(source, Code::ManifestInvalid, invalid.0)).ok()
+    }
+}
+
+/// How unlikely a listed entry is to be a signature, by what the list says of it. Only an order: everything is opened.
+fn unlikeliness(entry: &Descriptor) -> u8 {
+    let likely = |kind: &str| bundle::is_bundle(kind) || kind == payload::ARTIFACT_TYPE;
+    match (entry.annotations.get(bundle::PREDICATE_HINT), entry.artifact_type.as_deref()) {
+        (Some(predicate), _) if predicate == bundle::IMAGE_SIGNATURE => 0,
+        (Some(_), _) => 3,
+        (None, Some(kind)) if likely(kind) => 0,
+        // Some registries and older clients write this for bundles, or nothing.
+        (None, Some("application/vnd.oci.empty.v1+json") | None) => 1,
+        (None, Some(_)) => 2,
+    }
+}

@@ -1,0 +1,35 @@
+//! What evidence is read from: a registry, or in tests a table in memory. It must never interpret what it hands over.
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use crate::decision::reference::{Digest, PinnedImage, Repository};
+use crate::edge::registry::{Budget, Failure, Manifest, ManifestRef, Referrers};
+
+/// The calls that a search makes. Every one ends within the budget's deadline, and spends from the budget what it fetches.
+pub trait Source: Send + Sync + 'static {
+    /// A manifest. By digest: its body was hashed and compared.
+    fn manifest<'a>(
+        &'a self,
+        repository: &'a Repository,
+        by: &'a ManifestRef,
+        budget: &'a Budget,
+    ) -> BoxFuture<'a, Result<Manifest, Failure>>;
+
+    /// What refers to an image, by the referrers API (OCI distribution specification 1.1), every page.
+    fn referrers<'a>(&'a self, image: &'a PinnedImage, budget: &'a Budget)
+    -> BoxFuture<'a, Result<Referrers, Failure>>;
+
+    /// A blob: refused unfetched where `size` is over `max`; hashed; compared with `size` (bytes).
+    fn blob<'a>(
+        &'a self,
+        repository: &'a Repository,
+        digest: Digest,
+        size: u64,
+        max: u64,
+        budget: &'a Budget,
+    ) -> BoxFuture<'a, Result<Bytes, Failure>>;
+
+    /// Which credential would be used for a repository, as an opaque keyed hash; never the credential.
+    fn credential_scope(&self, repository: &Repository) -> [u8; 32];
+}
