@@ -11,6 +11,8 @@ use super::record::{ChainName, NO_RECORD, RecordName, RecordPlace, Recovery, Row
 use super::reference::Digest;
 
 mod follow;
+#[cfg(test)]
+mod tests;
 
 use follow::Follower;
 
@@ -158,42 +160,47 @@ impl Verifier {
     /// The next record, in the order of chain and sequence.
     pub fn push(&mut self, stored: &Stored) {
         self.records += 1;
-        let place = format!("{}-{}", stored.row.chain, stored.row.seq);
-        let (Ok(_), Ok(previous), Ok(hash)) = (
-            stored.row.chain.parse::<ChainName>(),
-            <[u8; 32]>::try_from(stored.previous.as_slice()),
-            <[u8; 32]>::try_from(stored.hash.as_slice()),
-        ) else {
+        let Stored { previous, hash, body, row } = stored;
+        let seq = u64::try_from(row.seq).unwrap_or(0);
+        let follower = self.chains.entry(row.chain.clone()).or_default();
+        let (Ok(_), Ok(previous), Ok(hash)) =
+            (row.chain.parse::<ChainName>(), <[u8; 32]>::try_from(&**previous), <[u8; 32]>::try_from(&**hash))
+        else {
+            let place = format!("{}-{}", row.chain, row.seq);
+            follower.flipped(seq, &place, <[u8; 32]>::try_from(&**hash).map(Digest::from_bytes).into_iter().collect());
             return self.findings.add(Tampering::Flipped, place, "its chain or one of its hashes is none");
         };
         let (previous, hash) = (Digest::from_bytes(previous), Digest::from_bytes(hash));
-        let name = format!("{place}-{}", &hash.hex()[..16]);
-        let computed = record_hash(previous.as_bytes(), stored.body.as_bytes());
-        let claims = Row::of(&stored.body).ok();
-        let follower = self.chains.entry(stored.row.chain.clone()).or_default();
-        let seq = u64::try_from(stored.row.seq).unwrap_or(0);
-        if computed != hash {
-            let detail = format!("its hash is {computed}, not {hash} as stored");
-            self.findings.add(Tampering::Flipped, &name, detail);
-            follower.flipped(seq, &name, [hash, computed]);
-        } else if let Some(claims) = claims {
-            if claims.chain == stored.row.chain {
-                if let Some(column) = differing(&claims, &stored.row) {
-                    let detail = format!("{column} is not what the record says");
-                    self.findings.add(Tampering::ColumnsChanged, &name, detail);
+        let named = |chain: &str, seq: i64| format!("{chain}-{seq}-{}", &hash.hex()[..16]);
+        let computed = record_hash(previous.as_bytes(), body.as_bytes());
+        match Row::of(body) {
+            Ok(claims) if computed == hash => {
+                let name = named(&claims.chain, claims.seq);
+                if claims.chain == row.chain {
+                    if let Some(column) = differing(&claims, row) {
+                        let detail = format!("{column} is not what the record says");
+                        self.findings.add(Tampering::ColumnsChanged, &name, detail);
+                    }
+                    let true_seq = u64::try_from(claims.seq).unwrap_or(0);
+                    let link = follow::Link { place: seq, seq: true_seq, previous, hash, name: &name, row: &claims };
+                    follower.follow(&link, body, &mut self.findings);
+                } else {
+                    let detail = format!("it stands at {}-{}, in another chain than its own", row.chain, row.seq);
+                    self.findings.add(Tampering::Inserted, &name, detail);
                 }
-                let true_seq = u64::try_from(claims.seq).unwrap_or(0);
-                let link = follow::Link { place: seq, seq: true_seq, previous, hash, name: &name, row: &claims };
-                follower.follow(&link, &stored.body, &mut self.findings);
-            } else {
-                let detail = format!("it is the record {}-{}", claims.chain, claims.seq);
-                self.findings.add(Tampering::Inserted, &name, detail);
             }
-        } else {
-            self.findings.add(Tampering::Flipped, &name, "its body is no record");
-            follower.flipped(seq, &name, [hash, computed]);
+            Ok(_) | Err(_) => {
+                let name = named(&row.chain, row.seq);
+                let detail = if computed == hash {
+                    "its body is no record".to_owned()
+                } else {
+                    format!("its hash is {computed}, not {hash} as stored")
+                };
+                self.findings.add(Tampering::Flipped, &name, detail);
+                follower.flipped(seq, &name, vec![hash, computed]);
+            }
         }
-        if let Some(names) = self.expected.get_mut(&(stored.row.chain.clone(), seq)) {
+        if let Some(names) = self.expected.get_mut(&(row.chain.clone(), seq)) {
             names.retain(|wanted| wanted.hash16.is_some_and(|hash16| hash16 != hash.as_bytes()[..8]));
         }
     }

@@ -22,6 +22,8 @@ pub(super) struct Link<'a> {
 pub(super) struct Follower {
     /// The sequence reached; 0 before the first record.
     at: u64,
+    /// The record there stands in another's place.
+    at_is_moved: bool,
     /// The records that claim this sequence: one, unless something was put in.
     tips: Vec<Tip>,
     /// Sequences that were not seen: first to last.
@@ -47,17 +49,18 @@ struct Tip {
 
 impl Follower {
     /// A record that is not what it was: its place counts, its links do not.
-    pub(super) fn flipped(&mut self, seq: u64, name: &str, hashes: [Digest; 2]) {
+    pub(super) fn flipped(&mut self, seq: u64, name: &str, hashes: Vec<Digest>) {
         self.advance_to(seq, None);
         self.stopped = false;
         if seq > self.at {
             self.at = seq;
+            self.at_is_moved = false;
             self.tips.clear();
         } else {
             self.fill(seq);
         }
         if seq == self.at {
-            self.tips.push(Tip { name: name.to_owned(), hashes: hashes.to_vec(), flipped: true });
+            self.tips.push(Tip { name: name.to_owned(), hashes, flipped: true });
         }
     }
 
@@ -80,13 +83,15 @@ impl Follower {
                 self.recovery = Row::recovery(body);
             }
             self.at = seq;
+            self.at_is_moved = moved;
             self.tips = vec![tip()];
             self.stopped = row.verdict == "stopped";
         } else if seq == self.at {
             // Which of them is the true one, the next record tells.
             self.tips.push(tip());
         } else if self.fill(seq) {
-            if !moved {
+            // One that stands in its own place comes late because another does not.
+            if !moved && !self.at_is_moved {
                 findings.add(Tampering::Reordered, name, format!("it comes after {}", self.at));
             }
             let before = self.hashes.get(&(seq - 1)).is_none_or(|hash| *hash == previous);
@@ -132,8 +137,10 @@ impl Follower {
             return;
         }
         let is_meant = |tip: &Tip| tip.hashes.contains(&previous);
-        if self.tips.iter().any(is_meant) {
-            for tip in self.tips.iter().filter(|tip| !is_meant(tip) && !tip.flipped) {
+        if let Some(meant) = self.tips.iter().position(is_meant) {
+            // Also a copy of the true one is one too many.
+            let others = self.tips.iter().enumerate().filter(|(at, tip)| *at != meant && !tip.flipped);
+            for (_, tip) in others {
                 findings.add(Tampering::Inserted, &tip.name, format!("{name} follows another record of this sequence"));
             }
         } else if let Some(tip) = self.tips.iter().find(|tip| !tip.flipped) {

@@ -163,7 +163,7 @@ mod tests {
             ("one too many", &long[..37], 36, format!("…#{}", short_hash(&long[..37]))),
             ("its beginning stays", &long, 100, format!("{}…#{}", "a".repeat(100 - MARK), short_hash(&long))),
             ("escapes count", "\0\0\0\0\0\0\0", 37, format!("…#{}", short_hash("\0\0\0\0\0\0\0"))),
-            ("characters stay whole", &"é".repeat(40), 40, format!("é…#{}", short_hash(&"é".repeat(40)))),
+            ("characters stay whole", &"é".repeat(40), 40, format!("éé…#{}", short_hash(&"é".repeat(40)))),
         ] {
             let got = shorten(text, width);
             assert_eq!(got, want, "{name}");
