@@ -4,12 +4,14 @@
 
 mod helm;
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use helm::{helm, objects, root, template, with_values};
 use k8s_openapi::api::{admissionregistration, apps, core, networking, policy};
+use provost::edge::config::Config;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -303,13 +305,27 @@ fn provost_yaml_holds_what_was_given_and_the_places_of_this_chart() {
         "ca": "/etc/provost/registries/corp-ca.pem",
         "credentialsFile": "/etc/provost/registries/config.json",
     }});
-    want["limits"] = json!({"imagesPerReview": 128});
+    want["limits"] = json!({"connections": 512, "imagesPerReview": 128});
     want["cache"] = json!({"size": "128MiB", "staleProofs": "12h"});
     want["records"] = json!("none");
     assert_eq!(config(full(), "gate-provost"), want);
     let spec = &find(full(), "StatefulSet", "gate-provost")["spec"];
     assert_eq!(volume(spec, "registries")["secret"]["secretName"], "registries");
     assert_eq!(mount(spec, "registries")["mountPath"], "/etc/provost/registries");
+}
+
+/// What the chart writes is what `provost serve` reads: its own reader finds nothing wrong.
+#[test]
+fn provost_reads_its_yaml() {
+    for (objects, name) in [(least(), "provost"), (full(), "gate-provost")] {
+        let text = find(objects, "ConfigMap", name)["data"]["provost.yaml"].as_str().expect("text");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("provost.yaml");
+        std::fs::write(&file, text).expect("written");
+        let config = Config::load(Some(&file), &[]).unwrap_or_else(|problems| panic!("{name}: {problems}\n{text}"));
+        assert_eq!(config.ledger_store.value, Path::new("/var/lib/provost/ledger.db"), "{name}");
+        assert_eq!(config.policies.value, Path::new("/etc/provost/policies"), "{name}");
+    }
 }
 
 #[test]
@@ -435,6 +451,8 @@ fn what_is_misspelt_is_refused() {
         ("config.clientCa=ca.crt", "config", "config.cluster=prod"),
         ("config.listen=0.0.0.0:1", "config", "config.records=stdout"),
         ("config.drain=15", "/config/drain", "config.drain=15s"),
+        ("config.drain=50s", "/config/drain", "config.drain=49s"),
+        ("config.cluster=eu 1", "/config/cluster", "config.cluster=eu-1"),
         ("config.cache.size=big", "/config/cache/size", "config.cache.size=1GiB"),
         ("ledger.durability=none", "/ledger/durability", "ledger.durability=all"),
         ("policies.keys/release\\.pub=x", "policies", "policies.release\\.pub=x"),
