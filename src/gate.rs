@@ -17,9 +17,9 @@ use crate::decision::review::{Fault, Request, Review, ReviewedImage, Subject};
 use crate::decision::verdict::Verdict;
 use crate::edge::admission::{self, RecordMark, Undecodable};
 use crate::edge::evidence::Evidence;
+use crate::edge::http::{Reply, Reviewer};
 use crate::edge::ledger::{Appended, Ledger, Wait};
 use crate::edge::policy_dir::PolicyDir;
-use crate::edge::http::{Reply, Reviewer};
 use crate::edge::{clock, metrics};
 
 /// Everything that a review needs: policies, evidence, ledger. Cheap to clone.
@@ -99,11 +99,18 @@ impl Gate {
     }
 
     /// Records a verdict and renders the reply from it.
-    async fn answer(&self, request: &Request, images: &[ReviewedImage], verdict: Verdict, deadline: Instant, stages: &Stages) -> Reply {
+    async fn answer(
+        &self,
+        request: &Request,
+        images: &[ReviewedImage],
+        verdict: Verdict,
+        deadline: Instant,
+        stages: &Stages,
+    ) -> Reply {
         let input = ReviewInput { request, images, verdict: &verdict, fault: None, stages: &stages.0 };
         // A denial is on disk before it is answered; anything that is allowed joins the next group.
         let wait = if matches!(verdict, Verdict::Deny(_)) { Wait::Saved } else { Wait::Queued };
-        let recorded = self.ledger.append(Event::Review(ReviewRecord::new(&input)), wait, deadline).await;
+        let recorded = self.ledger.append(Event::Review(ReviewRecord::new(input)), wait, deadline).await;
         let mark = match &recorded {
             Appended::Saved(name) | Appended::Queued(name) => RecordMark::Saved(name.to_string()),
             Appended::Pending => RecordMark::Pending,
@@ -111,7 +118,9 @@ impl Gate {
         };
         let verdict = match recorded {
             Appended::Unavailable(why) => decide::unrecorded(verdict, &why),
-            Appended::Pending if !matches!(verdict, Verdict::Deny(_)) => decide::unrecorded(verdict, "the record is not on disk"),
+            Appended::Pending if !matches!(verdict, Verdict::Deny(_)) => {
+                decide::unrecorded(verdict, "the record is not on disk")
+            }
             Appended::Saved(_) | Appended::Queued(_) | Appended::Pending | Appended::Off => verdict,
         };
         metrics::review(&verdict, request, &stages.0);
@@ -124,12 +133,22 @@ fn render(uid: &str, verdict: &Verdict, record: RecordMark) -> Reply {
 }
 
 /// The verdict on one review under given policies: the same for the webhook, the command line and the demo.
-pub async fn judge(evidence: &Evidence, review: &Review, governing: &Governing, limits: Limits, deadline: Instant) -> Verdict {
+pub async fn judge(
+    evidence: &Evidence,
+    review: &Review,
+    governing: &Governing,
+    limits: Limits,
+    deadline: Instant,
+) -> Verdict {
     let plan = plan(review, governing, limits);
     let now = clock::now();
     let answers: Vec<Answer> = join_all(plan.questions().iter().enumerate().map(|(index, question)| {
         let enough = Enough::new(&plan, governing, index, now);
-        evidence.answer(question, deadline, Arc::new(move |facts| enough.as_ref().is_some_and(|enough| enough.holds(facts))))
+        evidence.answer(
+            question,
+            deadline,
+            Arc::new(move |facts| enough.as_ref().is_some_and(|enough| enough.holds(facts))),
+        )
     }))
     .await;
     decide(review, governing, &plan, &answers, now)

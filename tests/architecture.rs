@@ -58,9 +58,32 @@ fn the_ground_floor_touches_nothing() {
     assert_absent(
         "src/decision",
         &[
-            "tokio", "axum", "hyper", "kube", "k8s_openapi", "reqwest", "rusqlite", "sigstore", "rustls", "moka", "arc_swap", "tracing",
-            "metrics::", "std::fs", "std::net", "std::env", "std::process", "std::thread", "SystemTime", "Instant", "async ", ".await",
-            "::now()", "crate::edge", "crate::command", "crate::gate",
+            "tokio",
+            "axum",
+            "hyper",
+            "kube",
+            "k8s_openapi",
+            "reqwest",
+            "rusqlite",
+            "sigstore",
+            "rustls",
+            "moka",
+            "arc_swap",
+            "tracing",
+            "metrics::",
+            "std::fs",
+            "std::net",
+            "std::env",
+            "std::process",
+            "std::thread",
+            "SystemTime",
+            "Instant",
+            "async ",
+            ".await",
+            "::now()",
+            "crate::edge",
+            "crate::command",
+            "crate::gate",
         ],
         "src/decision must stay pure: time, randomness and bytes come in as arguments",
         |_, line| line.contains("https://") || line.contains("crate::edge::sigstore` "),
@@ -71,7 +94,15 @@ fn the_ground_floor_touches_nothing() {
 fn the_first_floor_names_no_command_and_no_rule() {
     assert_absent(
         "src/edge",
-        &["crate::command", "crate::gate", "decision::decide", "decision::plan", "decide::{", "Proof {", "Ground::Rule {"],
+        &[
+            "crate::command",
+            "crate::gate",
+            "decision::decide",
+            "decision::plan",
+            "decide::{",
+            "Proof {",
+            "Ground::Rule {",
+        ],
         "an edge turns bytes into types and back: it decides nothing and knows no command",
         |_, line| line.contains("Ground::Rule { ") && line.contains("..") && line.contains("=>"),
     );
@@ -111,7 +142,8 @@ fn the_binary_only_parses_and_calls() {
 #[test]
 fn one_crypto_provider_and_no_foreign_c_libraries() {
     let lock = fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock");
-    let packages: Vec<&str> = lock.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"')).collect();
+    let packages: Vec<&str> =
+        lock.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"')).collect();
     assert!(packages.contains(&"aws-lc-rs"), "the crypto provider is aws-lc-rs");
     for banned in ["ring", "openssl", "openssl-sys", "native-tls", "oci-client", "docker_credential", "serde_yaml"] {
         assert!(!packages.contains(&banned), "{banned} is in Cargo.lock; deny.toml says why it must not be");

@@ -52,7 +52,13 @@ pub fn markdown(codes: &[Code]) -> String {
             Blame::Registry => "the registry, or the way to it",
             Blame::Ours => "Provost",
         };
-        let _ = write!(out, "\n## {code}\n\n{}\n\n**Do this:** {}.\n\nIt is about {whose}; HTTP status in the reply: {}", code.meaning(), code.advice(), code.http_status());
+        let _ = write!(
+            out,
+            "\n## {code}\n\n{}\n\n**Do this:** {}.\n\nIt is about {whose}; HTTP status in the reply: {}",
+            code.meaning(),
+            code.advice(),
+            code.http_status()
+        );
         out.push_str(if code.can_be_softened() { ".\n" } else { "; it denies in every mode.\n" });
     }
     out

@@ -59,7 +59,8 @@ pub fn verdict(verdict: &Verdict, images: &[ReviewedImage]) -> String {
         one_denial(&mut out, denial);
     }
     if !verdict.policies().is_empty() {
-        let stamps: Vec<String> = verdict.policies().iter().map(|stamp| format!("{}@{}", stamp.name, stamp.hash.short())).collect();
+        let stamps: Vec<String> =
+            verdict.policies().iter().map(|stamp| format!("{}@{}", stamp.name, stamp.hash.short())).collect();
         let _ = writeln!(out, "  policy  {}", stamps.join(", "));
     }
     out
@@ -115,7 +116,11 @@ fn one_proof(out: &mut String, proof: &Proof) {
         }),
     };
     if let Some(age) = proof.stale() {
-        let _ = writeln!(out, "          {SOFT}!{SOFT:#} from a check {} min ago: the registry does not answer", age.as_secs() / 60);
+        let _ = writeln!(
+            out,
+            "          {SOFT}!{SOFT:#} from a check {} min ago: the registry does not answer",
+            age.as_secs() / 60
+        );
     }
 }
 

@@ -128,7 +128,12 @@ async fn show_tag(registry: &Registry, governing: &Governing, image: &ImageRef, 
     }
     let budget = Budget::new(deadline, TAG_BYTES, TAG_REQUESTS);
     match registry.manifest(image.repository(), &ManifestRef::Tag(tag.clone()), &budget).await {
-        Ok(manifest) => anstream::println!("  {tag} is now {}\n          provost verify {}@{}", manifest.digest, image.repository(), manifest.digest),
+        Ok(manifest) => anstream::println!(
+            "  {tag} is now {}\n          provost verify {}@{}",
+            manifest.digest,
+            image.repository(),
+            manifest.digest
+        ),
         Err(failure) => anstream::println!("  {tag} could not be resolved: {}", printable(&failure.to_string())),
     }
 }

@@ -127,7 +127,15 @@ pub fn review(verdict: &Verdict, request: &Request, stages: &[(&'static str, Dur
 /// The kind as a label: anybody may name a kind, so only the known ones are told apart.
 fn kind(kind: &str) -> &'static str {
     const KNOWN: &[&str] = &[
-        "Pod", "ReplicationController", "PodTemplate", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "CronJob",
+        "Pod",
+        "ReplicationController",
+        "PodTemplate",
+        "Deployment",
+        "ReplicaSet",
+        "StatefulSet",
+        "DaemonSet",
+        "Job",
+        "CronJob",
     ];
     KNOWN.iter().find(|known| **known == kind).copied().unwrap_or("other")
 }

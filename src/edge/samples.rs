@@ -60,7 +60,10 @@ pub struct Samples {
 impl Samples {
     /// Puts an image with one layer of `text` into a repository, under a tag, and gives its digest.
     pub fn image(&mut self, repository: &str, tag: &str, text: &str) -> Digest {
-        let config = self.blob(json!({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": []}}).to_string());
+        let config = self.blob(
+            json!({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": []}})
+                .to_string(),
+        );
         let layer = self.blob(text.to_owned());
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST,
@@ -91,7 +94,8 @@ impl Samples {
         });
         let bundle = self.blob(bundle.to_string());
         let empty = self.blob("{}".to_owned());
-        let subject = self.manifests.get(&(repository.to_owned(), image.to_string())).map_or(0, |(_, bytes)| bytes.len());
+        let subject =
+            self.manifests.get(&(repository.to_owned(), image.to_string())).map_or(0, |(_, bytes)| bytes.len());
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": BUNDLE,
             "config": {"mediaType": EMPTY, "digest": empty.0, "size": empty.1},
@@ -105,7 +109,13 @@ impl Samples {
     }
 
     /// Signs `signed` the way cosign 1 and 2 do, and hangs it on `image`: the same digest where all is honest.
-    pub fn sign_with_tag(&mut self, repository: &str, image: Digest, signed: Digest, key: &SampleKey) -> Result<(), rcgen::Error> {
+    pub fn sign_with_tag(
+        &mut self,
+        repository: &str,
+        image: Digest,
+        signed: Digest,
+        key: &SampleKey,
+    ) -> Result<(), rcgen::Error> {
         let payload = json!({
             "critical": {
                 "identity": {"docker-reference": repository},

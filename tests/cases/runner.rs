@@ -115,10 +115,12 @@ fn policies(case: &str) -> PolicySet {
 
 fn facts(given: &GivenFacts, digest: Digest) -> Facts {
     let key = |name: &str| {
-        let text = fs::read_to_string(folder().join(format!("keys/{name}.pub"))).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let text =
+            fs::read_to_string(folder().join(format!("keys/{name}.pub"))).unwrap_or_else(|e| panic!("{name}: {e}"));
         parse_pem(&text).expect("a key").fingerprint
     };
-    let reason = |given: &GivenReason| Rejected { source: "here".to_owned(), code: given.code, detail: given.detail.clone() };
+    let reason =
+        |given: &GivenReason| Rejected { source: "here".to_owned(), code: given.code, detail: given.detail.clone() };
     let statement = |given: &GivenStatement| {
         VerifiedStatement::vouch(StatementParts {
             subject: given.subject.unwrap_or(digest),
@@ -217,7 +219,8 @@ fn every_case_ends_as_it_must() {
         let want: Want = read(case, "want.json");
         let verdict = judge(case, &want);
         let notes: Vec<&str> = verdict.notes().iter().map(|note| note.as_str()).collect();
-        let got = (verdict.word().to_owned(), describe(&verdict), notes.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let got =
+            (verdict.word().to_owned(), describe(&verdict), notes.iter().map(ToString::to_string).collect::<Vec<_>>());
         let wanted = (want.verdict, want.denials, want.notes);
         if got != wanted {
             wrong.push(format!("{case}:\n  want {wanted:?}\n  got  {got:?}"));

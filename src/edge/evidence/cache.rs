@@ -156,8 +156,7 @@ impl Store {
 
 /// Bytes that facts take, roughly.
 fn weight(facts: &Facts) -> u32 {
-    let Facts { statements, rejected, unanswered, image_fault, children, limit, exhausted: _ } =
-        facts;
+    let Facts { statements, rejected, unanswered, image_fault, children, limit, exhausted: _ } = facts;
     let statements: usize = statements
         .iter()
         .map(|s| {
@@ -171,7 +170,12 @@ fn weight(facts: &Facts) -> u32 {
         .sum();
     let rejected: usize = rejected.iter().chain(image_fault).map(|r| 96 + r.source.len() + r.detail.len()).sum();
     let unanswered: usize = unanswered.iter().map(|u| 64 + u.detail.len()).sum();
-    let total = 256 + statements + rejected + unanswered + children.as_ref().map_or(0, Vec::len) * 32 + limit.as_ref().map_or(0, String::len);
+    let total = 256
+        + statements
+        + rejected
+        + unanswered
+        + children.as_ref().map_or(0, Vec::len) * 32
+        + limit.as_ref().map_or(0, String::len);
     u32::try_from(total).unwrap_or(u32::MAX)
 }
 

@@ -131,7 +131,8 @@ fn policy(doc: &written::ReleasePolicy, keys: &mut KeyFiles, faults: &Faults) ->
         None => Some(Mode::Enforce),
     };
     let mut places = PolicyPlaces::default();
-    let signers = spec.signers.as_ref().map(|signers| signer_map(signers, keys, &mut places, faults)).unwrap_or_default();
+    let signers =
+        spec.signers.as_ref().map(|signers| signer_map(signers, keys, &mut places, faults)).unwrap_or_default();
     let rules = rules(spec, &signers, &mut places, faults);
     let mut policy = Policy {
         name: name?,
@@ -293,7 +294,10 @@ fn public_key(key: &written::SignerKey, at: Position, keys: &mut KeyFiles, fault
 }
 
 /// A time that is not written is fine; one that is written and cannot be read is not.
-#[expect(clippy::option_option, reason = "the outer one is whether it is written, the inner one whether it can be read")]
+#[expect(
+    clippy::option_option,
+    reason = "the outer one is whether it is written, the inner one whether it can be read"
+)]
 fn all<T>(written: Option<Option<T>>) -> Option<Option<T>> {
     match written {
         None => Some(None),
@@ -478,7 +482,12 @@ fn by(
 /// How many of the signers can be counted at once, when one key counts for one of them only: the largest matching
 /// between signers and keys, each signer trying to take a key, and whoever holds it another one.
 fn most_signers(signers: &[&Signer]) -> usize {
-    fn place(signer: usize, all: &[&Signer], tried: &mut BTreeSet<Digest>, taken: &mut BTreeMap<Digest, usize>) -> bool {
+    fn place(
+        signer: usize,
+        all: &[&Signer],
+        tried: &mut BTreeSet<Digest>,
+        taken: &mut BTreeMap<Digest, usize>,
+    ) -> bool {
         for key in all[signer].keys() {
             if !tried.insert(key.fingerprint) {
                 continue;
@@ -532,7 +541,8 @@ fn digests(listed: &[At<String>], places: &mut PolicyPlaces, faults: &Faults) ->
 fn annotations(annotations: &At<Named<String>>, faults: &Faults) -> Option<BTreeMap<String, String>> {
     let Named(fields) = annotations.value.as_ref()?;
     if fields.is_empty() {
-        faults.error(annotations.at, Fault::Empty { key: "annotations", hint: "say what must be signed, or remove it" });
+        faults
+            .error(annotations.at, Fault::Empty { key: "annotations", hint: "say what must be signed, or remove it" });
         return None;
     }
     let mut out = BTreeMap::new();
@@ -566,7 +576,9 @@ fn deny_list(doc: &written::DenyList, faults: &Faults) -> Option<DenyList> {
         {
             faults.error(reason.at, Fault::Text { key: "reason", limit: MAX_TEXT });
         }
-        let (Some(parsed), Some(reason)) = (parsed::<Digest>(digest, faults, Fault::Digest), &reason.value) else { continue };
+        let (Some(parsed), Some(reason)) = (parsed::<Digest>(digest, faults, Fault::Digest), &reason.value) else {
+            continue;
+        };
         repeated(&mut seen, parsed, digest.at, "digest", faults);
         let since = since.as_ref().and_then(|since| since.value.clone());
         digests.insert(parsed, Withdrawn { reason: reason.clone(), since });
@@ -587,7 +599,12 @@ fn is_line(text: &str, limit: usize) -> bool {
 }
 
 /// The items of a list that must not be empty.
-fn list<'a, T>(items: &'a At<Vec<At<T>>>, key: &'static str, hint: &'static str, faults: &Faults) -> Option<&'a [At<T>]> {
+fn list<'a, T>(
+    items: &'a At<Vec<At<T>>>,
+    key: &'static str,
+    hint: &'static str,
+    faults: &Faults,
+) -> Option<&'a [At<T>]> {
     let found = items.value.as_deref()?;
     if found.is_empty() {
         faults.error(items.at, Fault::Empty { key, hint });
@@ -614,7 +631,13 @@ fn each<T: FromStr + Ord + Clone + Display>(
     (out.len() == items.len()).then_some(out)
 }
 
-fn repeated<T: Ord + Display>(seen: &mut BTreeMap<T, Position>, value: T, at: Position, what: &'static str, faults: &Faults) {
+fn repeated<T: Ord + Display>(
+    seen: &mut BTreeMap<T, Position>,
+    value: T,
+    at: Position,
+    what: &'static str,
+    faults: &Faults,
+) {
     if let Some(first) = seen.get(&value) {
         faults.error(at, Fault::Duplicate { what, text: value.to_string(), first: *first });
     } else {

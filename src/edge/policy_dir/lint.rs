@@ -44,7 +44,8 @@ pub fn lint(paths: &[PathBuf], now: Timestamp) -> Linted {
             all.warnings.push(PolicyError::of_file(path.display().to_string(), Fault::NoFiles));
         }
     }
-    let expired: Vec<PolicyError> = all.documents.iter().flat_map(|(file, document)| expired(file, document, now)).collect();
+    let expired: Vec<PolicyError> =
+        all.documents.iter().flat_map(|(file, document)| expired(file, document, now)).collect();
     all.warnings.extend(expired);
     let could_not_tell = files == 0 || all.unreadable.iter().any(|error| is_out_of_reach(&error.fault));
     let loaded = merge(all, &Known::default());

@@ -286,7 +286,8 @@ fn withdrawn_and_listed(documents: &[(String, Document)], warnings: &mut Vec<Pol
 
 fn changes(previous: &Known, set: &PolicySet, stale: &BTreeSet<(Kind, PolicyName)>) -> Vec<Change> {
     let (before, now) = (hashes(&previous.serving), hashes(set));
-    let change = |(kind, name): &(Kind, PolicyName), what, hash| Change { kind: *kind, name: name.to_string(), what, hash };
+    let change =
+        |(kind, name): &(Kind, PolicyName), what, hash| Change { kind: *kind, name: name.to_string(), what, hash };
     let mut out = Vec::new();
     for (key, hash) in &now {
         match before.get(key) {
@@ -295,7 +296,12 @@ fn changes(previous: &Known, set: &PolicySet, stale: &BTreeSet<(Kind, PolicyName
             Some(_) => {}
         }
     }
-    out.extend(before.iter().filter(|(key, _)| !now.contains_key(key)).map(|(key, hash)| change(key, ChangeKind::Removed, Some(*hash))));
+    out.extend(
+        before
+            .iter()
+            .filter(|(key, _)| !now.contains_key(key))
+            .map(|(key, hash)| change(key, ChangeKind::Removed, Some(*hash))),
+    );
     out.extend(stale.difference(&previous.stale).map(|key| change(key, ChangeKind::Broken, now.get(key).copied())));
     for broken in &set.broken {
         if !previous.serving.broken.iter().any(|b| b.name == broken.name && b.namespaces == broken.namespaces) {

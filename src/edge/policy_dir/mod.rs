@@ -16,6 +16,6 @@ mod watch;
 
 pub use document::{Kind, schema};
 pub use fault::{Fault, PolicyError, Position};
-pub use load::{Change, ChangeKind, Known, Loaded, load};
 pub use lint::{Linted, lint};
+pub use load::{Change, ChangeKind, Known, Loaded, load};
 pub use watch::{POLL, PolicyDir};

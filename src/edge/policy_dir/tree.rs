@@ -301,8 +301,16 @@ mod tests {
             ("duplicate", "a: 1\nb: 2\na: 3\n", "f:3:1: key `a` is already written at 1:1: remove one of them"),
             ("duplicate in flow", "x: {a: 1, a: 1}\n", "f:1:11: key `a` is already written at 1:5: remove one of them"),
             ("duplicate in quotes", "a: 1\n'a': 3\n", "f:2:1: key `a` is already written at 1:1: remove one of them"),
-            ("duplicate in escapes", "a: 1\n\"\\x61\": 3\n", "f:2:1: key `a` is already written at 1:1: remove one of them"),
-            ("duplicate in JSON", "{\"a\": 1,\n \"a\": 2}", "f:2:2: key `a` is already written at 1:2: remove one of them"),
+            (
+                "duplicate in escapes",
+                "a: 1\n\"\\x61\": 3\n",
+                "f:2:1: key `a` is already written at 1:1: remove one of them",
+            ),
+            (
+                "duplicate in JSON",
+                "{\"a\": 1,\n \"a\": 2}",
+                "f:2:2: key `a` is already written at 1:2: remove one of them",
+            ),
             ("number as key", "1: a\n", "f:1:1: a key must be text: put it in quotes"),
             ("list as key", "? [a]\n: b\n", "f:1:3: a key must be text: put it in quotes"),
             ("merge key", "a: &x {b: 1}\nc:\n  <<: *x\n", "f:3:3: not readable as YAML: merge key not allowed here"),
