@@ -1,13 +1,48 @@
 //! Image registries over HTTP (OCI distribution specification 1.1): bounded, deadline-driven, credentials per exact host.
 //! It must never decide what a missing or broken answer means for an image.
 
+mod address;
+mod auth;
+mod breaker;
+mod client;
+mod credentials;
+mod list;
+#[cfg(test)]
+pub(crate) mod scripted;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{Method, StatusCode};
 use tokio::time::Instant;
 
 use crate::decision::code::Code;
-use crate::decision::reference::{Digest, PinnedImage, Repository, Tag};
+use crate::decision::reference::{Digest, Host, PinnedImage, Repository, Tag};
+
+pub use address::{Network, NetworkError};
+use client::{Ask, Client, Reply};
+pub use credentials::{DockerConfig, DockerConfigError, MAX_CONFIG};
+use list::Pages;
+pub use list::parse_index;
+pub use settings::{ClientCert, HostSettings, Names, Settings, SettingsError};
+use transport::Limit;
+
+/// Longest manifest, index or referrers page, in bytes.
+pub const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
+/// Media type of an OCI image index.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Media type of a Docker manifest list.
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// Some registries answer 404 to a narrower `Accept` for a manifest that is there.
+const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
+     application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// Every way in which a registry call ends without its answer. Closed: unsigned is not unreachable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,7 +60,7 @@ pub enum Failure {
         detail: String,
     },
     /// 429.
-    #[error("{host} answers 429")]
+    #[error("{host} answers 429{}", wait(*.retry_after))]
     RateLimited {
         /// Which host.
         host: String,
@@ -88,6 +123,26 @@ impl Failure {
             Self::DeadlineExceeded { .. } => Code::DeadlineExceeded,
         }
     }
+
+    /// Whether trying again may help.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        match self {
+            Self::RateLimited { .. } | Self::Unavailable { transient: true, .. } => true,
+            Self::Unavailable { transient: false, .. }
+            | Self::NotFound { .. }
+            | Self::AuthFailed { .. }
+            | Self::AddressRefused { .. }
+            | Self::DigestMismatch { .. }
+            | Self::BudgetExceeded { .. }
+            | Self::Malformed { .. }
+            | Self::DeadlineExceeded { .. } => false,
+        }
+    }
+}
+
+fn wait(after: Option<Duration>) -> String {
+    after.map(|after| format!(": try again in {} s", after.as_secs())).unwrap_or_default()
 }
 
 /// What a manifest is asked for by.
@@ -123,6 +178,8 @@ pub struct Descriptor {
     pub size: u64,
     /// Annotations; hints.
     pub annotations: std::collections::BTreeMap<String, String>,
+    /// Operating system and architecture, where the entry of an index names them.
+    pub platform: Option<(String, String)>,
 }
 
 /// What the referrers API says.
@@ -146,33 +203,221 @@ pub enum Referrers {
 pub struct Budget {
     /// When the search must be over.
     pub deadline: Instant,
-    bytes: std::sync::atomic::AtomicU64,
-    requests: std::sync::atomic::AtomicU64,
+    bytes: AtomicU64,
+    requests: AtomicU64,
 }
 
 impl Budget {
     /// A budget of so many bytes and requests until a deadline.
     #[must_use]
     pub const fn new(deadline: Instant, bytes: u64, requests: u64) -> Self {
-        use std::sync::atomic::AtomicU64;
         Self { deadline, bytes: AtomicU64::new(bytes), requests: AtomicU64::new(requests) }
+    }
+
+    /// Bytes that are left.
+    #[must_use]
+    pub fn bytes_left(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Requests that are left.
+    #[must_use]
+    pub fn requests_left(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Whether so many bytes are left: asked before a body is read whose length is known.
+    fn has_bytes(&self, count: u64) -> Result<(), Failure> {
+        if count <= self.bytes_left() { Ok(()) } else { Err(no_bytes()) }
+    }
+
+    fn spend_bytes(&self, count: u64) -> Result<(), Failure> {
+        spend(&self.bytes, count).ok_or_else(no_bytes)
+    }
+
+    fn spend_request(&self) -> Result<(), Failure> {
+        spend(&self.requests, 1)
+            .ok_or_else(|| Failure::BudgetExceeded { detail: "the requests for this image are used up".to_owned() })
     }
 }
 
-// The contract that the other edges build on; bodies follow in this module:
-//
-// #[derive(Clone)] pub struct Registry(Arc<..>);
-// impl Registry {
-//     pub fn new(settings: Settings) -> Result<Self, SettingsError>;
-//     /// `GET /v2/<repo>/manifests/<reference>`, at most 4 MiB, all four types in `Accept`.
-//     pub async fn manifest(&self, repository: &Repository, by: &ManifestRef, budget: &Budget) -> Result<Manifest, Failure>;
-//     /// `HEAD` of the image itself: Ok(true) there, Ok(false) 404.
-//     pub async fn exists(&self, image: &PinnedImage, budget: &Budget) -> Result<bool, Failure>;
-//     /// `GET /v2/<repo>/referrers/<digest>`, every page.
-//     pub async fn referrers(&self, image: &PinnedImage, budget: &Budget) -> Result<Referrers, Failure>;
-//     /// A blob: refused unfetched when `size` is over `max`; hashed; compared with `size`.
-//     pub async fn blob(&self, repository: &Repository, digest: Digest, size: u64, max: u64, budget: &Budget) -> Result<Bytes, Failure>;
-//     /// Which credential would be used, as an opaque keyed hash (part of the cache key); never the credential.
-//     pub fn credential_scope(&self, repository: &Repository) -> [u8; 32];
-// }
-const _: fn(&PinnedImage, &Repository) = |_, _| {};
+/// Takes so much, or nothing where less is left.
+fn spend(counter: &AtomicU64, count: u64) -> Option<()> {
+    counter.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(count)).ok().map(|_| ())
+}
+
+fn no_bytes() -> Failure {
+    Failure::BudgetExceeded { detail: "the bytes for this image are used up".to_owned() }
+}
+
+/// The registry client. Cheap to clone; all clones share connections, tokens and what is known of each registry.
+#[derive(Debug, Clone)]
+pub struct Registry(Arc<Client>);
+
+impl Registry {
+    /// A client for these settings. An error names the setting that cannot be used.
+    pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
+        Ok(Self(Arc::new(Client::new(settings)?)))
+    }
+
+    /// `GET /v2/<repository>/manifests/<reference>`: a manifest or index of at most 4 MiB, any of the four types.
+    ///
+    /// By digest, the body must hash to it (`DigestMismatch`). By tag, the digest is only computed.
+    pub async fn manifest(
+        &self,
+        repository: &Repository,
+        by: &ManifestRef,
+        budget: &Budget,
+    ) -> Result<Manifest, Failure> {
+        let what = match by {
+            ManifestRef::Digest(digest) => format!("the manifest {digest} of {repository}"),
+            ManifestRef::Tag(tag) => format!("the manifest {tag} of {repository}"),
+        };
+        let reference = match by {
+            ManifestRef::Digest(digest) => digest.to_string(),
+            ManifestRef::Tag(tag) => tag.to_string(),
+        };
+        let url = self.0.url(repository, &format!("manifests/{reference}"))?;
+        let limit = Limit::AtMost(MAX_MANIFEST);
+        let ask = Ask { accept: Some(MANIFEST_TYPES), ..Ask::get(repository, &url, limit, &what) };
+        let (bytes, digest, headers) = found(self.0.ask(&ask, budget).await?, &what, repository)?;
+        if let ManifestRef::Digest(wanted) = by
+            && *wanted != digest
+        {
+            return Err(mismatch(&what, digest));
+        }
+        self.0.api.exists(repository).await;
+        Ok(Manifest { bytes, digest, content_type: content_type(&headers) })
+    }
+
+    /// `HEAD` of the image itself: whether it is there. Everything but 200 and 404 is a failure.
+    pub async fn exists(&self, image: &PinnedImage, budget: &Budget) -> Result<bool, Failure> {
+        let repository = image.repository();
+        let what = format!("the image {image}");
+        let url = self.0.url(repository, &format!("manifests/{}", image.digest()))?;
+        let get = Ask::get(repository, &url, Limit::AtMost(0), &what);
+        let ask = Ask { method: Method::HEAD, accept: Some(MANIFEST_TYPES), ..get };
+        match found(self.0.ask(&ask, budget).await?, &what, repository) {
+            Ok(_) => {
+                self.0.api.exists(repository).await;
+                Ok(true)
+            }
+            Err(Failure::NotFound { .. }) => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// `GET /v2/<repository>/referrers/<digest>`: what refers to an image, over all pages.
+    ///
+    /// A host that is known to lack the API is not asked again for an hour.
+    pub async fn referrers(&self, image: &PinnedImage, budget: &Budget) -> Result<Referrers, Failure> {
+        let repository = image.repository();
+        let host = repository.host();
+        if self.0.api.known(host).await == Some(false) {
+            return Ok(Referrers::NoApi);
+        }
+        let what = format!("the referrers of {image}");
+        let first = self.0.url(repository, &format!("referrers/{}", image.digest()))?;
+        let mut pages = Pages::new(first);
+        while let Some(url) = pages.next() {
+            let ask = Ask {
+                accept: Some(OCI_INDEX),
+                leave: false,
+                ..Ask::get(repository, &url, Limit::AtMost(MAX_MANIFEST), &what)
+            };
+            match self.0.ask(&ask, budget).await? {
+                Reply::Found { bytes, headers, .. } => pages.add(&url, &bytes, &headers, &what)?,
+                Reply::Absent { unknown_name, .. } if pages.is_first() => {
+                    if !unknown_name {
+                        self.0.api.lacks(repository, false).await;
+                    }
+                    return Ok(Referrers::NoApi);
+                }
+                Reply::Elsewhere if pages.is_first() => {
+                    self.0.api.lacks(repository, true).await;
+                    return Ok(Referrers::NoApi);
+                }
+                // The list began, so the API is there, and the rest of it is unanswered.
+                Reply::Absent { .. } | Reply::Elsewhere => {
+                    let detail = format!("{host} has a first page of {what}, and not the next one that it names");
+                    return Err(Failure::Unavailable { detail, transient: false });
+                }
+            }
+        }
+        self.0.api.has(host).await;
+        Ok(pages.finish())
+    }
+
+    /// Whether a host is known to have the referrers API, or known to lack it. Known for an hour.
+    pub async fn has_referrers_api(&self, host: &Host) -> Option<bool> {
+        self.0.api.known(host).await
+    }
+
+    /// `GET /v2/<repository>/blobs/<digest>`: a blob of `size` bytes, as its descriptor says, and of at most `max`.
+    ///
+    /// `BudgetExceeded`, unfetched, where `size` is over `max`; `DigestMismatch` where digest or size differ.
+    pub async fn blob(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        size: u64,
+        max: u64,
+        budget: &Budget,
+    ) -> Result<Bytes, Failure> {
+        let what = format!("the blob {digest} of {repository}");
+        if size > max {
+            return Err(Failure::BudgetExceeded { detail: format!("{what} is {size} bytes, the limit is {max}") });
+        }
+        let url = self.0.url(repository, &format!("blobs/{digest}"))?;
+        let ask = Ask::get(repository, &url, Limit::Exactly(size), &what);
+        let (bytes, sum, _) = found(self.0.ask(&ask, budget).await?, &what, repository)?;
+        if sum != digest {
+            return Err(mismatch(&what, sum));
+        }
+        self.0.api.exists(repository).await;
+        Ok(bytes)
+    }
+
+    /// Which credentials would be used for a repository, as a hash under a key that is made at start. Never a credential.
+    #[must_use]
+    pub fn credential_scope(&self, repository: &Repository) -> [u8; 32] {
+        self.0.scope(repository)
+    }
+}
+
+fn found(reply: Reply, what: &str, repository: &Repository) -> Result<(Bytes, Digest, HeaderMap), Failure> {
+    match reply {
+        Reply::Found { bytes, digest, headers } => Ok((bytes, digest, headers)),
+        Reply::Absent { status: StatusCode::NOT_FOUND, .. } => Err(Failure::NotFound { what: what.to_owned() }),
+        Reply::Absent { status, .. } => Err(Failure::Unavailable {
+            detail: format!("{} answers {} to the request for {what}", repository.host(), status.as_u16()),
+            transient: false,
+        }),
+        Reply::Elsewhere => {
+            Err(Failure::AddressRefused { detail: format!("{} redirects {what} elsewhere", repository.host()) })
+        }
+    }
+}
+
+fn mismatch(what: &str, got: Digest) -> Failure {
+    Failure::DigestMismatch { detail: format!("{what} hashes to {got}") }
+}
+
+/// `Content-Type` without parameters, in lower case.
+fn content_type(headers: &HeaderMap) -> String {
+    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Text from outside for a message: at most `max` characters, with everything but printable ASCII escaped.
+fn shown(text: &str, max: usize) -> String {
+    let mut out = String::new();
+    for (index, c) in text.chars().enumerate() {
+        if index == max {
+            out.push('…');
+            break;
+        }
+        if c == ' ' || c.is_ascii_graphic() { out.push(c) } else { out.extend(c.escape_unicode()) }
+    }
+    out
+}
