@@ -69,7 +69,7 @@ impl Server {
         };
         let gate = Gate {
             policies: Arc::clone(&policies),
-            evidence: Evidence::new(Registry::new(registries)?, settings),
+            evidence: Evidence::new(Registry::new(&registries)?, settings),
             ledger: ledger.clone(),
             limits: Limits { images_per_review: config.images_per_review.value },
         };

@@ -67,7 +67,7 @@ impl Args {
         for warning in warnings {
             eprintln!("{warning}");
         }
-        let registry = Registry::new(registries)?;
+        let registry = Registry::new(&registries)?;
         let deadline = Instant::now() + Duration::from_secs(self.timeout);
 
         let governing = match &self.namespace {
