@@ -11,6 +11,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::decision::review::Fault;
 use crate::edge::config::{Config, Override, Source};
@@ -225,8 +226,23 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
         patience: Patience::default(),
         drain: config.drain.value,
     };
-    let stop = signals.next();
-    let drained = http::serve(listeners, gate, readiness, metrics, stop).await;
+    let (told, stop) = oneshot::channel();
+    let stopping = async move {
+        // A sender that is gone means that the process ends anyway.
+        let _told = stop.await.is_ok();
+    };
+    let hurried = async {
+        signals.next().await;
+        let _heard = told.send(()).is_ok();
+        signals.next().await;
+    };
+    let drained = tokio::select! {
+        drained = http::serve(listeners, gate, readiness, metrics, stopping) => drained,
+        () = hurried => {
+            tracing::warn!("told twice: stopped without draining to the end");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
     match drained {
         Drained::Clean => {
             tracing::info!("stopped; every reply was sent");
