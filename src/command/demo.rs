@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use anstream::println;
+use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -228,7 +228,12 @@ registries:
                 ),
                 &[Code::Unsigned],
             ),
-            Scene::in_namespace("legacy", "a good image in a namespace that no policy governs", pod(&[&api]), &[Code::NoPolicy]),
+            Scene::in_namespace(
+                "legacy",
+                "a good image in a namespace that no policy governs",
+                pod(&[&api]),
+                &[Code::NoPolicy],
+            ),
         ]
     }
 
@@ -239,7 +244,9 @@ registries:
         println!("  provost verify --config {folder}/provost.yaml {unsigned}");
         println!("  provost audit tail --ledger {folder}/ledger.db");
         println!("  provost policy lint {folder}/policies      (edit a policy: it is taken over within seconds)");
-        println!("  curl --cacert {folder}/ca.crt -H 'Content-Type: application/json' -d @review.json 'https://{address}/validate?timeout=10s'");
+        println!(
+            "  curl --cacert {folder}/ca.crt -H 'Content-Type: application/json' -d @review.json 'https://{address}/validate?timeout=10s'"
+        );
         println!("\nIts settings, policies and certificates are in {folder} and go with it.");
     }
 }
@@ -319,7 +326,12 @@ impl Caller {
         let as_it_must = response["uid"] == uid.as_str() && admitted == codes.is_empty() && told == codes.join(",");
 
         let word = if admitted { "ADMIT" } else { "DENY " };
-        println!("{} {word}  {number}. {} ({:.1} ms)", render::mark(admitted), scene.title, took.as_secs_f64() * 1000.0);
+        println!(
+            "{} {word}  {number}. {} ({:.1} ms)",
+            render::mark(admitted),
+            scene.title,
+            took.as_secs_f64() * 1000.0
+        );
         if let Some(message) = response["status"]["message"].as_str() {
             println!("{}", render::wrapped(message, "           ", WIDTH));
         }
@@ -336,7 +348,8 @@ fn show_ledger(file: &Path) -> anyhow::Result<()> {
     for record in Reader::open(file)?.tail(100)? {
         let body: Value = serde_json::from_str(&record.body)?;
         if let Some(verdict) = body["event"]["verdict"].as_str() {
-            let codes: Vec<&str> = body["event"]["codes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let codes: Vec<&str> =
+                body["event"]["codes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             println!("  {}  {verdict:<6} {}", record.name, codes.join(","));
         }
     }
