@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::object::MAX_IMAGES;
+use super::super::printable::printable;
 use super::*;
 use crate::decision::review::{Holder, Operation, Subject};
 
