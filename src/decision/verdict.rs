@@ -318,7 +318,7 @@ pub(crate) mod for_tests {
     }
 
     pub(crate) fn softened(denial: Denial, mode: Mode, policy: Option<PolicyStamp>) -> Denial {
-        Denial { mode, policy, ..denial }
+        Denial { policy, mode, ..denial }
     }
 
     pub(crate) fn deny(denials: Vec<Denial>, policies: Vec<PolicyStamp>, images: usize) -> Verdict {

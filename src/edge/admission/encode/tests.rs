@@ -127,7 +127,7 @@ fn c_26_a_stale_proof_is_told() {
         signatures: vec![],
         origin: Some(origin),
     };
-    let old = Origin::Stale(Duration::from_secs(3_600));
+    let old = Origin::Stale(Duration::from_hours(1));
     let verdict = admit(
         vec![
             (container(0, "a"), ground(old)),
