@@ -151,7 +151,12 @@ fn rows(linted: &Linted) -> Vec<[String; 4]> {
         [policy.name.to_string(), mode(policy), what, policy.hash.short()]
     });
     let lists = linted.set.deny_lists.values().map(|list| {
-        [list.name.to_string(), "deny-list".to_owned(), count(list.digests.len(), "withdrawn digest"), list.hash.short()]
+        [
+            list.name.to_string(),
+            "deny-list".to_owned(),
+            count(list.digests.len(), "withdrawn digest"),
+            list.hash.short(),
+        ]
     });
     policies.chain(lists).collect()
 }
@@ -179,18 +184,14 @@ fn place(error: &PolicyError) -> String {
 }
 
 fn as_json(linted: &Linted) -> Value {
-    let finding = |error: &PolicyError| {
-        json!({"file": error.file, "line": error.line, "column": error.column, "message": error.fault.to_string()})
-    };
+    let finding = |error: &PolicyError| json!({"file": error.file, "line": error.line, "column": error.column, "message": error.fault.to_string()});
     let policy = |policy: &Policy| {
         json!({
             "kind": Kind::ReleasePolicy.as_str(), "name": policy.name, "hash": policy.hash, "mode": policy.mode,
             "rules": policy.rules.len(), "signers": policy.signers.len(),
         })
     };
-    let list = |list: &DenyList| {
-        json!({"kind": Kind::DenyList.as_str(), "name": list.name, "hash": list.hash, "digests": list.digests.len()})
-    };
+    let list = |list: &DenyList| json!({"kind": Kind::DenyList.as_str(), "name": list.name, "hash": list.hash, "digests": list.digests.len()});
     let policies = linted.set.policies.values().map(|p| policy(p));
     json!({
         "files": linted.files,

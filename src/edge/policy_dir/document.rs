@@ -43,9 +43,7 @@ pub(super) const API_VERSION: &str = "provost.dev/v1";
 /// The JSON Schema (2020-12) of a kind; of either kind where none is given.
 #[must_use]
 pub fn schema(kind: Option<Kind>) -> serde_json::Value {
-    let generator = schemars::generate::SchemaSettings::draft2020_12()
-        .with_transform(AbsentIsNotNull)
-        .into_generator();
+    let generator = schemars::generate::SchemaSettings::draft2020_12().with_transform(AbsentIsNotNull).into_generator();
     let schema = match kind {
         Some(Kind::ReleasePolicy) => generator.into_root_schema_for::<ReleasePolicy>(),
         Some(Kind::DenyList) => generator.into_root_schema_for::<DenyList>(),
@@ -131,7 +129,10 @@ pub(super) enum DenyListKind {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Metadata {
     /// A DNS subdomain: lower-case letters, digits, `-` and `.`.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     pub(super) name: At<String>,
     /// For other tools.
     #[serde(rename = "labels")]
@@ -275,13 +276,13 @@ pub(super) enum Signatures {
     NotRequired,
     #[serde(rename = "{}")]
     #[schemars(untagged)]
-    By(By),
+    By(SignedBy),
 }
 
 /// Who must have signed, and how many of them.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct By {
+pub(super) struct SignedBy {
     /// Signers of this policy.
     #[schemars(length(min = 1))]
     pub(super) by: At<Vec<At<String>>>,

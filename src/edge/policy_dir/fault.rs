@@ -168,7 +168,9 @@ pub enum Fault {
     #[error("{0}")]
     Pattern(#[from] PatternError),
     /// A pattern whose shortest match is longer than any repository.
-    #[error("no repository is long enough to match: the shortest match has {shortest} characters, a repository at most 255")]
+    #[error(
+        "no repository is long enough to match: the shortest match has {shortest} characters, a repository at most 255"
+    )]
     PatternTooLong {
         /// The length of the shortest match.
         shortest: usize,
@@ -187,7 +189,9 @@ pub enum Fault {
         first: Position,
     },
     /// The same policy or deny-list twice.
-    #[error("{kind} `{name}` is already defined in {first}: neither is used; give one of them another name or remove it")]
+    #[error(
+        "{kind} `{name}` is already defined in {first}: neither is used; give one of them another name or remove it"
+    )]
     SameName {
         /// `ReleasePolicy` or `DenyList`.
         kind: &'static str,
@@ -255,7 +259,9 @@ pub enum Fault {
 
     // rules
     /// A rule without `signatures`.
-    #[error("rule `{0}` does not say who must have signed: write `signatures: {{by: [...]}}`, or `signatures: not-required` beside `digests`")]
+    #[error(
+        "rule `{0}` does not say who must have signed: write `signatures: {{by: [...]}}`, or `signatures: not-required` beside `digests`"
+    )]
     SignaturesMissing(String),
     /// A rule that checks nothing.
     #[error("rule `{0}` checks nothing: without signatures it needs `digests`, each looked at by somebody")]
@@ -302,7 +308,9 @@ pub enum Fault {
     #[error("digest {0} is listed twice in this rule")]
     RepeatedDigest(String),
     /// Two rules that cover the same repositories and list no digest in common.
-    #[error("rule `{rule}` covers `{repository}` too and lists no digest of this rule: an image must satisfy both, so none passes")]
+    #[error(
+        "rule `{rule}` covers `{repository}` too and lists no digest of this rule: an image must satisfy both, so none passes"
+    )]
     DisjointDigests {
         /// The other rule.
         rule: String,

@@ -39,7 +39,9 @@ impl KeyFiles {
         let outside = || Fault::KeyOutside { file: shown(name) };
         let Some(folder) = &self.folder else { return Err(outside()) };
         let relative = Path::new(name);
-        if name.is_empty() || !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        if name.is_empty()
+            || !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+        {
             return Err(outside());
         }
         let path = folder.join(relative);
@@ -68,7 +70,9 @@ fn within(folder: &Path, path: &Path, name: &str) -> Result<String, Fault> {
         return Err(why("it is not a regular file"));
     }
     let mut text = Vec::new();
-    std::fs::File::open(&path).and_then(|file| file.take(MAX_KEY_FILE + 1).read_to_end(&mut text)).map_err(unreadable)?;
+    std::fs::File::open(&path)
+        .and_then(|file| file.take(MAX_KEY_FILE + 1).read_to_end(&mut text))
+        .map_err(unreadable)?;
     if u64::try_from(text.len()).unwrap_or(u64::MAX) > MAX_KEY_FILE {
         return Err(why("it is larger than 64 KiB"));
     }
@@ -78,9 +82,11 @@ fn within(folder: &Path, path: &Path, name: &str) -> Result<String, Fault> {
 /// An I/O error without the number that only a programmer reads.
 pub(super) fn reason(error: &std::io::Error) -> String {
     use std::io::ErrorKind;
-    match error.kind() {
-        ErrorKind::NotFound => "it is not there".to_owned(),
-        ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        _ => error.to_string(),
+    if error.kind() == ErrorKind::NotFound {
+        "it is not there".to_owned()
+    } else if error.kind() == ErrorKind::PermissionDenied {
+        "permission denied".to_owned()
+    } else {
+        error.to_string()
     }
 }

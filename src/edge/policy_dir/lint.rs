@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::decision::policy::PolicySet;
+use crate::decision::policy::{PolicySet, Signer};
 
 use super::compile::{Document, Good, PolicyPlaces};
 use super::fault::{Fault, PolicyError, sort};
@@ -44,7 +44,8 @@ pub fn lint(paths: &[PathBuf], now: Timestamp) -> Linted {
             all.warnings.push(PolicyError::of_file(path.display().to_string(), Fault::NoFiles));
         }
     }
-    let expired: Vec<PolicyError> = all.documents.iter().flat_map(|(file, document)| expired(file, document, now)).collect();
+    let expired: Vec<PolicyError> =
+        all.documents.iter().flat_map(|(file, document)| expired(file, document, now)).collect();
     all.warnings.extend(expired);
     let could_not_tell = files == 0 || all.unreadable.iter().any(|error| is_out_of_reach(&error.fault));
     let loaded = merge(all, &Known::default());
@@ -58,7 +59,7 @@ fn expired(file: &str, document: &Document, now: Timestamp) -> Vec<PolicyError> 
     signers
         .iter()
         .filter(|(name, _)| {
-            let keys = policy.signers.get(name).map(|signer| signer.keys()).unwrap_or_default();
+            let keys = policy.signers.get(name).map(Signer::keys).unwrap_or_default();
             keys.iter().all(|key| key.not_after.is_some_and(|until| until < now))
         })
         .map(|(name, at)| PolicyError::at(file, *at, Fault::ExpiredSigner(name.to_string())))

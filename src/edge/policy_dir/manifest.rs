@@ -6,7 +6,9 @@
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
-use crate::decision::policy::{DenyList, KeyScheme, NamespaceSelector, Policy, PublicKey, Rule, SignatureRule, Signer, Withdrawn};
+use crate::decision::policy::{
+    DenyList, KeyScheme, NamespaceSelector, Policy, PublicKey, Rule, SignatureRule, Signer, Withdrawn,
+};
 use crate::decision::reference::Digest;
 use crate::edge::sigstore::digest_of;
 
@@ -14,12 +16,12 @@ use super::document::{API_VERSION, Kind};
 
 /// The whole manifest, keys as PEM.
 pub(super) fn of_policy(policy: &Policy) -> Value {
-    document(Kind::ReleasePolicy, policy.name.as_str(), policy_spec(policy, pem))
+    document(Kind::ReleasePolicy, policy.name.as_str(), &policy_spec(policy, pem))
 }
 
 /// The whole manifest.
 pub(super) fn of_deny_list(list: &DenyList) -> Value {
-    document(Kind::DenyList, list.name.as_str(), deny_list_spec(list))
+    document(Kind::DenyList, list.name.as_str(), &deny_list_spec(list))
 }
 
 /// The content hash of a policy: SHA-256 over the canonical spec, defaults filled, keys by fingerprint.
@@ -36,7 +38,7 @@ fn hash(spec: &Value) -> Result<Digest, serde_json::Error> {
     Ok(digest_of(&serde_json_canonicalizer::to_vec(spec)?))
 }
 
-fn document(kind: Kind, name: &str, spec: Value) -> Value {
+fn document(kind: Kind, name: &str, spec: &Value) -> Value {
     json!({"apiVersion": API_VERSION, "kind": kind.as_str(), "metadata": {"name": name}, "spec": spec})
 }
 
@@ -44,10 +46,13 @@ fn document(kind: Kind, name: &str, spec: Value) -> Value {
 fn policy_spec(policy: &Policy, key: fn(&PublicKey) -> (&'static str, String)) -> Value {
     let Policy { name: _, hash: _, namespaces, mode, signers, rules } = policy;
     let mut spec = Map::new();
-    spec.insert("namespaces".to_owned(), match namespaces {
-        NamespaceSelector::Names(patterns) => json!({"names": sorted(patterns.iter().map(ToString::to_string))}),
-        NamespaceSelector::Otherwise => json!({"otherwise": true}),
-    });
+    spec.insert(
+        "namespaces".to_owned(),
+        match namespaces {
+            NamespaceSelector::Names(patterns) => json!({"names": sorted(patterns.iter().map(ToString::to_string))}),
+            NamespaceSelector::Otherwise => json!({"otherwise": true}),
+        },
+    );
     spec.insert("mode".to_owned(), json!(mode));
     if !signers.is_empty() {
         let signers = signers.iter().map(|(name, signer)| (name.to_string(), of_signer(signer, key)));
@@ -80,7 +85,11 @@ fn of_key(public: &PublicKey, key: fn(&PublicKey) -> (&'static str, String)) -> 
             out.insert("scheme".to_owned(), json!("rsa-pss"));
         }
         // These follow from the key.
-        KeyScheme::EcdsaP256 | KeyScheme::EcdsaP384 | KeyScheme::EcdsaP521 | KeyScheme::Ed25519 | KeyScheme::RsaPkcs1 => {}
+        KeyScheme::EcdsaP256
+        | KeyScheme::EcdsaP384
+        | KeyScheme::EcdsaP521
+        | KeyScheme::Ed25519
+        | KeyScheme::RsaPkcs1 => {}
     }
     for (field, time) in [("notBefore", not_before), ("notAfter", not_after)] {
         if let Some(time) = time {

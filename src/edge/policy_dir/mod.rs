@@ -11,11 +11,17 @@ mod load;
 mod manifest;
 mod read;
 mod remember;
+mod signers;
 mod tree;
 mod watch;
 
+#[cfg(test)]
+mod file_tests;
+#[cfg(test)]
+mod folder_tests;
+
 pub use document::{Kind, schema};
 pub use fault::{Fault, PolicyError, Position};
-pub use load::{Change, ChangeKind, Known, Loaded, load};
 pub use lint::{Linted, lint};
+pub use load::{Change, ChangeKind, Known, Loaded, load};
 pub use watch::{POLL, PolicyDir};

@@ -8,7 +8,9 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::{StrDeserializer, U64Deserializer};
-use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer as _, Unexpected, VariantAccess, Visitor};
+use serde::de::{
+    self, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer as _, Unexpected, VariantAccess, Visitor,
+};
 use serde::{Deserialize, forward_to_deserialize_any};
 
 use super::document::not_yet_hint;
@@ -79,7 +81,11 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn wrong_type(&self, expected: impl fmt::Display) -> Stop {
-        Stop(Some(Fault::WrongType { expected: expected.to_string(), found: self.node.described() }))
+        let (expected, mut found) = (expected.to_string(), self.node.described());
+        if expected == "text" && matches!(self.node.value, Value::Bool(_) | Value::Integer(_) | Value::Float(_)) {
+            found.push_str(": put it in quotes");
+        }
+        Stop(Some(Fault::WrongType { expected, found }))
     }
 
     fn item(self, node: &'a Node) -> Self {
@@ -103,7 +109,9 @@ impl<'de, 'a: 'de> Deserializer<'de> for Reader<'a> {
             Value::Float(value) => visitor.visit_f64(*value),
             Value::Text(text) => visitor.visit_str(text),
             Value::List(items) => visitor.visit_seq(Items { reader: self, items: items.iter() }),
-            Value::Map(fields) => visitor.visit_map(Fields { reader: self, known: None, fields: fields.iter(), next: None }),
+            Value::Map(fields) => {
+                visitor.visit_map(Fields { reader: self, known: None, rest: fields.iter(), next: None })
+            }
         };
         // Our own words for what was found, in place of serde's.
         got.map_err(|stop| if matches!(stop.0, Some(Fault::WrongType { .. })) { wrong } else { stop })
@@ -138,12 +146,12 @@ impl<'de, 'a: 'de> Deserializer<'de> for Reader<'a> {
         visitor: V,
     ) -> Result<V::Value, Stop> {
         let Value::Map(fields) = &self.node.value else { return Err(self.wrong_type("a mapping")) };
-        visitor.visit_map(Fields { reader: self, known: Some(known), fields: fields.iter(), next: None })
+        visitor.visit_map(Fields { reader: self, known: Some(known), rest: fields.iter(), next: None })
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         let Value::Map(fields) = &self.node.value else { return Err(self.wrong_type("a mapping")) };
-        visitor.visit_map(Fields { reader: self, known: None, fields: fields.iter(), next: None })
+        visitor.visit_map(Fields { reader: self, known: None, rest: fields.iter(), next: None })
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
@@ -160,9 +168,16 @@ impl<'de, 'a: 'de> Deserializer<'de> for Reader<'a> {
         match &self.node.value {
             Value::Text(text) if text != MAPPING && variants.contains(&text.as_str()) => visitor.visit_enum(Word(text)),
             Value::Map(_) if variants.contains(&MAPPING) => visitor.visit_enum(Mapping(self)),
-            Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
+            Value::Null
+            | Value::Bool(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Text(_)
+            | Value::List(_)
+            | Value::Map(_) => {
                 let words = variants.iter().filter(|word| not_yet_hint(word).is_none());
-                let words = words.map(|word| if *word == MAPPING { "a mapping".to_owned() } else { format!("`{word}`") });
+                let words =
+                    words.map(|word| if *word == MAPPING { "a mapping".to_owned() } else { format!("`{word}`") });
                 Err(self.wrong_type(either(&words.collect::<Vec<_>>())))
             }
         }
@@ -212,7 +227,7 @@ struct Fields<'a> {
     reader: Reader<'a>,
     /// The keys of a struct; `None` for a mapping with free keys.
     known: Option<&'static [&'static str]>,
-    fields: std::slice::Iter<'a, (Key, Node)>,
+    rest: std::slice::Iter<'a, (Key, Node)>,
     next: Option<(&'a Key, &'a Node)>,
 }
 
@@ -220,7 +235,7 @@ impl<'de, 'a: 'de> de::MapAccess<'de> for Fields<'a> {
     type Error = Stop;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Stop> {
-        while let Some((key, node)) = self.fields.next() {
+        while let Some((key, node)) = self.rest.next() {
             match self.known {
                 None => {
                     self.next = Some((key, node));
@@ -455,7 +470,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
 }
 
 fn unknown_key(key: &str, known: &[&'static str]) -> Fault {
-    let meant = known.iter().filter(|k| distance(&key.to_lowercase(), &k.to_lowercase()) <= 2).min_by_key(|k| distance(key, k));
+    let meant =
+        known.iter().filter(|k| distance(&key.to_lowercase(), &k.to_lowercase()) <= 2).min_by_key(|k| distance(key, k));
     let known = known.iter().copied().filter(|k| not_yet_hint(k).is_none()).collect();
     Fault::UnknownKey { key: shown(key), known, meant: meant.map(|k| (*k).to_owned()) }
 }

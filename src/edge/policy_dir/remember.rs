@@ -60,7 +60,8 @@ pub(super) fn recall(path: &Path) -> Result<Option<PolicySet>, PolicyError> {
 pub(super) fn keep(path: &Path, set: &PolicySet) -> Result<(), PolicyError> {
     let failed = |why: String| PolicyError::of_file(path.display().to_string(), Fault::NotKept(why));
     let policies = set.policies.values().map(|policy| manifest::of_policy(policy));
-    let manifests: Vec<Value> = policies.chain(set.deny_lists.values().map(|list| manifest::of_deny_list(list))).collect();
+    let manifests: Vec<Value> =
+        policies.chain(set.deny_lists.values().map(|list| manifest::of_deny_list(list))).collect();
     let checksum = checksum(&manifests).map_err(|error| failed(error.to_string()))?;
     let kept = Kept { format: FORMAT.to_owned(), checksum, manifests };
     let bytes = serde_json::to_vec(&kept).map_err(|error| failed(error.to_string()))?;

@@ -101,7 +101,7 @@ impl PolicyDir {
         self.watch_every(POLL, SETTLE, on_change).await;
     }
 
-    async fn watch_every(self: Arc<Self>, poll: Duration, settle: Duration, on_change: impl Fn(&Loaded)) {
+    pub(super) async fn watch_every(self: Arc<Self>, poll: Duration, settle: Duration, on_change: impl Fn(&Loaded)) {
         let mut ticks = tokio::time::interval(poll);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -123,7 +123,9 @@ impl PolicyDir {
         let mut before = None;
         for _ in 0..SETTLE_ROUNDS {
             let this = Arc::clone(&self);
-            let Ok((changed, fingerprint)) = tokio::task::spawn_blocking(move || this.look()).await else { return false };
+            let Ok((changed, fingerprint)) = tokio::task::spawn_blocking(move || this.look()).await else {
+                return false;
+            };
             if !changed || before == Some(fingerprint) {
                 // Unchanged too, since a set that could not be kept is tried again there.
                 return true;
@@ -158,7 +160,8 @@ impl PolicyDir {
     /// Keeps the last good set where it is not what is kept already.
     fn keep(&self, state: &mut State) -> Result<(), super::PolicyError> {
         let (Some(path), Some(good)) = (&self.last_good, state.known.good()) else { return Ok(()) };
-        if state.kept.as_ref().is_some_and(|kept| kept.policies == good.policies && kept.deny_lists == good.deny_lists) {
+        if state.kept.as_ref().is_some_and(|kept| kept.policies == good.policies && kept.deny_lists == good.deny_lists)
+        {
             return Ok(());
         }
         remember::keep(path, good)?;
