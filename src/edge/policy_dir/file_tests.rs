@@ -298,7 +298,7 @@ const BROKEN: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn x_080_each_fault_has_its_place_and_its_words() {
+fn x_029_x_063_x_080_x_085_each_fault_has_its_place_and_its_words() {
     let mut wrong = Vec::new();
     for (from, to, want) in BROKEN {
         let text = good();
@@ -519,14 +519,21 @@ fn key_files_stay_in_the_folder_of_their_policy() {
 }
 
 #[test]
-fn a_private_key_is_named_as_what_it_is_and_not_repeated() {
-    let text = good().replacen(
-        &KEY_A.replace('\n', "\\n"),
-        "-----BEGIN PRIVATE KEY-----\\nc2VjcmV0\\n-----END PRIVATE KEY-----\\n",
-        1,
-    );
-    let errors = errors(&text);
-    assert!(errors.len() == 1 && errors[0].contains("PRIVATE key") && !errors[0].contains("c2VjcmV0"), "{errors:?}");
+fn a_private_key_is_named_as_what_it_is_and_never_repeated() {
+    let private = "\"-----BEGIN PRIVATE KEY-----\\nc2VjcmV0\\n-----END PRIVATE KEY-----\\n\"";
+    for (from, to, want) in [
+        (quoted(KEY_A), private.to_owned(), "f:12:16: this is a PRIVATE key"),
+        (format!("pem: {}", quoted(KEY_A)), format!("file: {private}"), "f:12:17: key file `(PEM)` is outside"),
+        ("2027-06-30".to_owned(), private.to_owned(), "f:18:21: `(PEM)` is neither a date"),
+        (
+            "enforce".to_owned(),
+            private.to_owned(),
+            "f:8:9: expected `enforce`, `warn` or `audit`, found the text `(PEM)`",
+        ),
+    ] {
+        let errors = errors(&good().replacen(&from, &to, 1));
+        assert!(errors.len() == 1 && errors[0].starts_with(want) && !errors[0].contains("c2VjcmV0"), "{errors:?}");
+    }
 }
 
 #[test]
