@@ -395,3 +395,72 @@ fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Erro
 fn innermost(error: &(dyn StdError + 'static)) -> String {
     chain(error).last().map(|error| shown(&error.to_string(), 200)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn x_042_retry_after_is_seconds_or_a_date() {
+        let now: Timestamp = "1994-11-06T08:49:07Z".parse().expect("time");
+        for (text, want) in [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(30)),
+            ("Sun, 06 Nov 1994 08:48:37 GMT", Some(0)),
+            ("99999999999999999999999", Some(u64::from(u32::MAX))),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_retry_after(text, now), want.map(Duration::from_secs), "{text}");
+        }
+    }
+
+    #[test]
+    fn registries_are_reached_over_https_unless_listed() {
+        let mut settings = Settings::default();
+        let plain = HostSettings { plain_http: true, ..HostSettings::default() };
+        settings.hosts.insert("r.example:5000".parse().expect("host"), plain);
+        let transport = Transport::new(&settings).expect("settings");
+        for (host, base) in [
+            ("docker.io", "https://registry-1.docker.io/"),
+            ("r.example", "https://r.example/"),
+            ("r.example:443", "https://r.example/"),
+            ("r.example:5000", "http://r.example:5000/"),
+            ("[::1]:5000", "https://[::1]:5000/"),
+        ] {
+            assert_eq!(transport.base(&host.parse().expect(host)).expect(host).as_str(), base);
+        }
+    }
+
+    #[test]
+    fn a_url_is_served_under_the_settings_of_its_own_host() {
+        let mut settings = Settings::default();
+        for host in ["a.example", "b.example:443", "c.example:5000", "docker.io"] {
+            let plain = HostSettings { plain_http: host.starts_with('c'), ..HostSettings::default() };
+            settings.hosts.insert(host.parse().expect("host"), plain);
+        }
+        let transport = Transport::new(&settings).expect("settings");
+        let unlisted = transport.unlisted.as_ref().expect("a client");
+        for (host, url, listed) in [
+            ("a.example", "https://a.example/v2/", Some("a.example")),
+            ("a.example", "https://b.example/v2/", Some("b.example:443")),
+            ("a.example", "https://c.example/v2/", None),
+            ("a.example", "https://c.example:5000/v2/", Some("c.example:5000")),
+            ("x.example", "https://a.example:443/v2/", Some("a.example")),
+            ("x.example", "https://a.example:444/v2/", None),
+            ("docker.io", "https://registry-1.docker.io/v2/", Some("docker.io")),
+            ("docker.io", "https://auth.docker.io/token", None),
+            ("a.example", "https://registry-1.docker.io/v2/", None),
+        ] {
+            let route = transport.route(&host.parse().expect(host), &Url::parse(url).expect(url)).expect("a route");
+            let want = match listed {
+                Some(name) => transport.listed.get(&name.parse::<Host>().expect(name)).expect(name),
+                None => unlisted,
+            };
+            assert!(std::ptr::eq(route, want), "{host} {url}");
+        }
+    }
+}
