@@ -175,7 +175,7 @@ fn about(failure: Failure, what: &str) -> Failure {
 /// The address of the next page (RFC 8288, as the distribution specification uses it), where the reply names one.
 ///
 /// `Malformed` where the header cannot be read.
-fn next_page(links: &[&str], here: &Url) -> Result<Option<Url>, Failure> {
+pub(super) fn next_page(links: &[&str], here: &Url) -> Result<Option<Url>, Failure> {
     let malformed = |what: &str| Failure::Malformed { detail: format!("the Link header {what}") };
     let mut next = None;
     for link in links {

@@ -7,7 +7,7 @@ use axum::body::Body;
 use tokio::time::Instant;
 
 use super::super::scripted::{Server, budget, digest, oci_error, ok, settings, status, with};
-use super::super::{Budget, DOCKER_LIST, Failure, MAX_MANIFEST, ManifestRef, OCI_INDEX};
+use super::super::{Budget, DOCKER_LIST, Failure, MAX_MANIFEST, ManifestRef, Names, OCI_INDEX};
 use super::{app, client, image, pull, registry, told};
 use crate::decision::code::Code;
 use crate::decision::reference::Repository;
@@ -143,6 +143,20 @@ async fn x_042_a_429_is_tried_three_times_and_then_said_with_its_time() {
 }
 
 #[tokio::test]
+async fn x_042_a_retry_after_beyond_the_deadline_fails_at_once() {
+    let server = Server::start(|_| Some(with(status(429), "retry-after", "40"))).await;
+    let registry = registry(&[&server]);
+    let failure = pull(&registry, &server, digest(BODY)).await.expect_err("too long");
+    assert_eq!(failure, Failure::RateLimited { host: server.host(), retry_after: Some(Duration::from_secs(40)) });
+    // The breaker holds for as long, for the whole host, and says so in the same kind.
+    let other: Repository = format!("{}/team/other", server.host()).parse().expect("repository");
+    let held = registry.manifest(&other, &ManifestRef::Digest(digest(BODY)), &budget()).await.expect_err("held back");
+    let Failure::RateLimited { retry_after: Some(left), .. } = held else { panic!("{held}") };
+    assert!((30..=40).contains(&left.as_secs()), "{left:?}");
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
 async fn x_042_a_retry_after_is_waited_for_if_the_deadline_allows() {
     static ASKED: AtomicUsize = AtomicUsize::new(0);
     let server = Server::start(|_| {
@@ -150,24 +164,8 @@ async fn x_042_a_retry_after_is_waited_for_if_the_deadline_allows() {
         Some(if first { with(status(429), "retry-after", "1") } else { ok(BODY) })
     })
     .await;
-    let registry = registry(&[&server]);
     let begun = Instant::now();
-    let short = Budget::new(begun + Duration::from_millis(500), 1 << 20, 10);
-    let failure =
-        registry.manifest(&app(&server), &ManifestRef::Digest(digest(BODY)), &short).await.expect_err("too long");
-    assert_eq!(failure.code(), Code::RateLimited);
-    assert!(begun.elapsed() < Duration::from_millis(450), "it fails at once");
-    assert_eq!(ASKED.load(Ordering::Relaxed), 1);
-
-    // The breaker holds for the second that was asked for, and says so in the same kind.
-    let failure = pull(&registry, &server, digest(BODY)).await.expect_err("held back");
-    assert_eq!(failure, Failure::RateLimited { host: server.host(), retry_after: Some(Duration::from_secs(1)) });
-    assert_eq!(ASKED.load(Ordering::Relaxed), 1);
-
-    // A client without that memory waits in the call itself.
-    ASKED.store(0, Ordering::Relaxed);
-    let begun = Instant::now();
-    assert!(pull(&super::registry(&[&server]), &server, digest(BODY)).await.is_ok());
+    assert!(pull(&registry(&[&server]), &server, digest(BODY)).await.is_ok());
     assert!(begun.elapsed() >= Duration::from_secs(1));
     assert_eq!(ASKED.load(Ordering::Relaxed), 2);
 }
@@ -236,14 +234,25 @@ async fn x_043_no_connection_is_unavailable_and_the_host_is_left_alone() {
 }
 
 #[tokio::test]
+async fn x_043_a_name_without_an_address_is_unavailable() {
+    let mut nowhere = settings([]);
+    nowhere.names = Some(Names::new(|_| Some(Vec::new())));
+    let repository: Repository = "r.example/team/app".parse().expect("repository");
+    let by = ManifestRef::Digest(digest(BODY));
+    let failure = client(&nowhere).manifest(&repository, &by, &budget()).await.expect_err("no address");
+    assert!(matches!(failure, Failure::Unavailable { transient: true, .. }), "{failure}");
+    assert_eq!(failure.to_string(), "the name of r.example does not resolve: the name has no address");
+}
+
+#[tokio::test]
 async fn x_044_silence_is_unavailable_and_the_deadline_is_kept() {
     let silent = Server::start(|_| None).await;
     let mut quick = settings([silent.host().as_str()]);
-    quick.connect_timeout = Duration::from_millis(50);
+    quick.connect_timeout = Duration::from_millis(450);
     quick.idle_timeout = Duration::from_millis(50);
     let (code, text) = told(pull(&client(&quick), &silent, digest("x")).await);
     assert_eq!(code, Code::EvidenceUnavailable);
-    assert!(text.ends_with("has sent nothing for 0.1 s"), "{text}");
+    assert!(text.ends_with("has sent nothing for 0.5 s"), "{text}");
     // The body stalls after its first part.
     let stalling = Server::start(|_| {
         let first = futures::stream::iter([Ok::<_, std::io::Error>("start")]);
@@ -261,7 +270,7 @@ async fn x_044_silence_is_unavailable_and_the_deadline_is_kept() {
         let (code, text) = told(registry.manifest(&app(server), &ManifestRef::Digest(digest("x")), &soon).await);
         assert_eq!(code, Code::DeadlineExceeded, "{text}");
         assert_eq!(text, format!("the deadline passed while waiting for {}", server.host()));
-        assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod answers;
 mod auth;
+mod junk;
 mod lists;
 mod redirects;
 mod tls;
