@@ -59,7 +59,7 @@ proptest! {
         let _ = next_page(&[text.as_str()], &base);
         let _ = parse_index(text.as_bytes());
         let _ = text.parse::<Network>();
-        let _ = DockerConfig::parse_legacy(format!("{{{:?}:{{\"auth\":\"YTpi\"}}}}", text).as_bytes());
+        let _ = DockerConfig::parse_legacy(format!("{{{text:?}:{{\"auth\":\"YTpi\"}}}}").as_bytes());
         let _ = DockerConfig::parse(text.as_bytes());
         for base in [None, Some(&base)] {
             if let Ok(url) = parse_url(&text, base) {
