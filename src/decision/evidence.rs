@@ -69,8 +69,8 @@ pub struct Facts {
     pub unanswered: Vec<Unanswered>,
     /// What is wrong with the image itself, whatever hangs on it.
     pub image_fault: Option<Rejected>,
-    /// Runnable children, where the image is an index that was fetched.
-    pub children: Vec<Digest>,
+    /// Runnable children of the image, empty where it is no index; `None` where the manifest was not fetched.
+    pub children: Option<Vec<Digest>>,
     /// The limit that ended the search early, where one did.
     pub limit: Option<String>,
     /// Every source was asked to its end. Where unset, the search may be resumed.

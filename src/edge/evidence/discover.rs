@@ -37,7 +37,8 @@ pub(super) async fn search(
         Calls { tools, question, budget: &budget, scope: tools.source.credential_scope(question.image.repository()) };
     let mut search = Search::new(tools, question);
     let mut running: FuturesUnordered<BoxFuture<'_, Done>> = FuturesUnordered::new();
-    search.first_round();
+    let has_api = tools.source.has_referrers_api(question.image.repository().host()).await;
+    search.first_round(has_api == Some(true));
     loop {
         while running.len() < AT_ONCE
             && let Some(step) = search.next_step()
@@ -126,7 +127,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn first_round(&mut self) {
+    fn first_round(&mut self, has_api: bool) {
         if self.question.children {
             self.ask_image();
         }
@@ -135,7 +136,7 @@ impl<'a> Search<'a> {
         }
         self.ask(Step::Referrers);
         self.ask(Step::LegacyTag);
-        if !self.tools.store.has_api(self.question.image.repository().host()) {
+        if !has_api {
             self.ask_fallback();
         }
     }
@@ -199,10 +200,8 @@ impl<'a> Search<'a> {
     }
 
     fn referrers(&mut self, list: Result<Referrers, Failure>) {
-        let host = self.question.image.repository().host();
         match list {
             Ok(Referrers::Listed { entries, complete, cut_by }) => {
-                self.tools.store.remember_api(host, complete);
                 if let Some(limit) = cut_by {
                     self.found.limit(limit);
                 }
@@ -212,7 +211,6 @@ impl<'a> Search<'a> {
                 self.list(entries.into_iter());
             }
             Ok(Referrers::NoApi) | Err(Failure::NotFound { .. }) => {
-                self.tools.store.remember_api(host, false);
                 self.ask_fallback();
             }
             Err(failure) => self.found.source_failed(failure),

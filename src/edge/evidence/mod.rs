@@ -32,7 +32,7 @@ use crate::decision::evidence::{Answer, Facts, Origin, Question};
 pub type Enough = Arc<dyn Fn(&Facts) -> bool + Send + Sync>;
 
 /// How evidence is looked for and kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Most bytes that the cache takes.
     pub max_bytes: u64,
