@@ -95,7 +95,9 @@ struct Search<'a> {
     steps: u64,
     seen: BTreeSet<Digest>,
     listed: usize,
+    /// Referrers that count as opened, and how many of them are on their way.
     opened: usize,
+    opening: usize,
     checks: usize,
     fallback_asked: bool,
     image: Image,
@@ -118,6 +120,7 @@ impl<'a> Search<'a> {
             seen: BTreeSet::new(),
             listed: 0,
             opened: 0,
+            opening: 0,
             checks: 0,
             fallback_asked: false,
             image: Image::NotAsked,
@@ -172,18 +175,24 @@ impl<'a> Search<'a> {
         self.queue.insert((class, Reverse(created), digest, self.steps), step);
     }
 
-    /// The next thing to fetch. Referrers over the limit are dropped here, the least likely ones being last.
+    /// The next thing to fetch, if it is time for it. Referrers over the limit are dropped, the least likely ones being
+    /// last; but while some are on their way, one of those may turn out to be none, and use up no count.
     fn next_step(&mut self) -> Option<Step> {
         loop {
-            let (_, step) = self.queue.pop_first()?;
-            if matches!(step, Step::Open(_)) {
+            let entry = self.queue.first_entry()?;
+            if matches!(entry.get(), Step::Open(_)) {
                 if self.opened >= self.tools.limits.opened {
+                    if self.opening > 0 {
+                        return None;
+                    }
+                    entry.remove();
                     self.found.limit(format!("over {} referrers", self.tools.limits.opened));
                     continue;
                 }
                 self.opened += 1;
+                self.opening += 1;
             }
-            return Some(step);
+            return Some(entry.remove());
         }
     }
 
@@ -194,7 +203,10 @@ impl<'a> Search<'a> {
             Done::FallbackTag(fetched) => self.fallback_tag(fetched),
             Done::Image(fetched) => self.image(fetched),
             Done::Nested(digest, depth, fetched) => self.nested(digest, depth, fetched),
-            Done::Open(descriptor, fetched) => self.opened(&descriptor, fetched),
+            Done::Open(descriptor, fetched) => {
+                self.opening -= 1;
+                self.opened(&descriptor, fetched);
+            }
             Done::Blob(what, fetched) => self.blob(what, fetched),
         }
     }
@@ -552,3 +564,6 @@ fn unlikeliness(entry: &Descriptor) -> u8 {
         (None, Some(_)) => 2,
     }
 }
+
+#[cfg(test)]
+mod tests;
