@@ -1,1 +1,161 @@
-//! The one file that brings rules and edges together.
+//! The one file that brings rules and edges together: plan → evidence → decide → record. It must never hold a rule of its
+//! own; what it adds is order, time limits and the promise that nothing goes unanswered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use tokio::time::Instant;
+
+use crate::decision::decide::{self, Enough, decide};
+use crate::decision::evidence::Answer;
+use crate::decision::plan::{Limits, plan};
+use crate::decision::policy::Governing;
+use crate::decision::record::{Event, ReviewInput, ReviewRecord};
+use crate::decision::review::{Fault, Request, Review, ReviewedImage, Subject};
+use crate::decision::verdict::Verdict;
+use crate::edge::admission::{self, RecordMark, Undecodable};
+use crate::edge::evidence::Evidence;
+use crate::edge::http::{Reply, Reviewer};
+use crate::edge::ledger::{Appended, Ledger, Wait};
+use crate::edge::policy_dir::PolicyDir;
+use crate::edge::{clock, metrics};
+
+/// Everything that a review needs: policies, evidence, ledger. Cheap to clone.
+#[derive(Clone)]
+pub struct Gate {
+    /// The policies that serve.
+    pub policies: Arc<PolicyDir>,
+    /// What can be proven about an image.
+    pub evidence: Evidence,
+    /// Where every decision is recorded.
+    pub ledger: Ledger,
+    /// Limits of the rules.
+    pub limits: Limits,
+}
+
+/// The parts of the time that a review took, in the order in which they were spent.
+#[derive(Debug, Clone, Default)]
+pub struct Stages(Vec<(&'static str, Duration)>);
+
+impl Stages {
+    /// Notes that a stage ended now, having begun at `since`; gives the time at which the next begins.
+    fn end(&mut self, stage: &'static str, since: Instant) -> Instant {
+        let now = Instant::now();
+        self.0.push((stage, now.duration_since(since)));
+        now
+    }
+}
+
+impl Reviewer for Gate {
+    /// One review, from the bytes of an `AdmissionReview` to the bytes of its reply.
+    async fn review(&self, body: Bytes, deadline: Instant) -> Reply {
+        let begun = Instant::now();
+        let mut stages = Stages::default();
+        match admission::decode(&body) {
+            Ok(review) => {
+                let decoded = stages.end("decode", begun);
+                let verdict = self.judge(&review, deadline).await;
+                stages.end("judge", decoded);
+                self.answer(&review.request, &review.images, verdict, deadline, &stages).await
+            }
+            Err(Undecodable::Refuse { request, fault }) => {
+                stages.end("decode", begun);
+                self.answer(&request, &[], decide::refuse(&fault), deadline, &stages).await
+            }
+            Err(Undecodable::NoReply { detail }) => Reply::Impossible(detail),
+        }
+    }
+
+    /// A review that cannot be judged: refused in-band where its uid can be read, and recorded like any other.
+    async fn refuse(&self, head: Bytes, fault: Fault, deadline: Instant) -> Reply {
+        match admission::rescue_uid(&head) {
+            Some(uid) => {
+                let request = Request { uid, ..Request::default() };
+                self.answer(&request, &[], decide::refuse(&fault), deadline, &Stages::default()).await
+            }
+            None => Reply::Impossible(fault.detail),
+        }
+    }
+
+    fn last_resort(&self, head: &[u8], fault: Fault) -> Reply {
+        match admission::rescue_uid(head) {
+            Some(uid) => render(&uid, &decide::refuse(&fault), RecordMark::None),
+            None => Reply::Impossible(fault.detail),
+        }
+    }
+}
+
+impl Gate {
+    async fn judge(&self, review: &Review, deadline: Instant) -> Verdict {
+        // Nothing new starts: no policy is needed, so a broken or absent one cannot make old objects immutable (C-37).
+        let governing = if review.subject == Subject::NoImages || review.leaves_all_images() {
+            Governing::default()
+        } else {
+            self.policies.current().governing(&review.namespace)
+        };
+        judge(&self.evidence, review, &governing, self.limits, time_for_evidence(deadline)).await
+    }
+
+    /// Records a verdict and renders the reply from it.
+    async fn answer(
+        &self,
+        request: &Request,
+        images: &[ReviewedImage],
+        verdict: Verdict,
+        deadline: Instant,
+        stages: &Stages,
+    ) -> Reply {
+        let input = ReviewInput { request, images, verdict: &verdict, fault: None, stages: &stages.0 };
+        // A denial is on disk before it is answered; anything that is allowed joins the next group.
+        let wait = if matches!(verdict, Verdict::Deny(_)) { Wait::Saved } else { Wait::Queued };
+        let recorded = self.ledger.append(Event::Review(ReviewRecord::new(input)), wait, deadline).await;
+        let mark = match &recorded {
+            Appended::Saved(name) | Appended::Queued(name) => RecordMark::Saved(name.to_string()),
+            Appended::Pending => RecordMark::Pending,
+            Appended::Unavailable(_) | Appended::Off => RecordMark::None,
+        };
+        let verdict = match recorded {
+            Appended::Unavailable(why) => decide::unrecorded(verdict, &why),
+            Appended::Pending if !matches!(verdict, Verdict::Deny(_)) => {
+                decide::unrecorded(verdict, "the record is not on disk")
+            }
+            Appended::Saved(_) | Appended::Queued(_) | Appended::Pending | Appended::Off => verdict,
+        };
+        metrics::review(&verdict, request, &stages.0);
+        render(&request.uid, &verdict, mark)
+    }
+}
+
+fn render(uid: &str, verdict: &Verdict, record: RecordMark) -> Reply {
+    Reply::InBand(Bytes::from(admission::encode(&admission::Reply { uid, verdict, record })))
+}
+
+/// The verdict on one review under given policies: the same for the webhook, the command line and the demo.
+pub async fn judge(
+    evidence: &Evidence,
+    review: &Review,
+    governing: &Governing,
+    limits: Limits,
+    deadline: Instant,
+) -> Verdict {
+    let plan = plan(review, governing, limits);
+    let now = clock::now();
+    let answers: Vec<Answer> = join_all(plan.questions().iter().enumerate().map(|(index, question)| {
+        let enough = Enough::new(&plan, governing, index, now);
+        evidence.answer(
+            question,
+            deadline,
+            Arc::new(move |facts| enough.as_ref().is_some_and(|enough| enough.holds(facts))),
+        )
+    }))
+    .await;
+    decide(review, governing, &plan, &answers, now)
+}
+
+/// Evidence may take all the time but what recording and answering need.
+fn time_for_evidence(deadline: Instant) -> Instant {
+    let left = deadline.saturating_duration_since(Instant::now());
+    deadline - (left / 4).min(Duration::from_millis(250))
+}

@@ -7,9 +7,12 @@ use std::process::ExitCode;
 
 pub mod audit;
 pub mod certs;
+pub mod codes;
 pub mod demo;
 pub mod policy;
+pub mod render;
 pub mod serve;
+pub mod server;
 pub mod verify;
 
 /// The admission gate for container images: pinned, promoted, signed, and on record.
@@ -30,6 +33,8 @@ enum Command {
     Policy(policy::Args),
     /// The ledger
     Audit(audit::Args),
+    /// What each reason code means, and what to do
+    Codes(codes::Args),
     /// A development CA and a serving certificate
     Certs(certs::Args),
     /// The whole story on this machine, without a cluster
@@ -44,6 +49,7 @@ impl Cli {
             Command::Verify(args) => args.run(),
             Command::Policy(args) => args.run(),
             Command::Audit(args) => args.run(),
+            Command::Codes(args) => args.run(),
             Command::Certs(args) => args.run(),
             Command::Demo(args) => args.run(),
         }

@@ -1,14 +1,147 @@
-//! `provost verify` (being built)
+//! `provost verify IMAGE`: one image against the rules that cover it, check by check, by the engine that admits pods.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::render;
+use crate::decision::name::Namespace;
+use crate::decision::plan::Limits;
+use crate::decision::policy::{Governing, PolicySet};
+use crate::decision::reference::{ImageRef, Tag};
+use crate::decision::review::{Holder, Place, Request, Review, ReviewedImage, Subject};
+use crate::decision::verdict::Verdict;
+use crate::edge::admission::printable;
+use crate::edge::config::{Config, Override, Source};
+use crate::edge::evidence::{self, Evidence};
+use crate::edge::policy_dir;
+use crate::edge::registry::{Budget, ManifestRef, Registry};
+use crate::gate;
+
+/// What one search may spend on finding a tag's digest.
+const TAG_BYTES: u64 = 8 << 20;
+const TAG_REQUESTS: u64 = 20;
 
 /// Flags of `provost verify`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(after_help = "Exit code: 0 admitted, 1 denied, 2 could not tell.\n\n\
+    Example: provost verify -p policies -n payments registry.example.com/release/payments/api@sha256:…")]
+pub struct Args {
+    /// The image, by digest; a tag is resolved, shown and denied
+    image: String,
+    /// Policy files
+    #[arg(short, long, value_name = "DIR", env = "PROVOST_POLICIES")]
+    policies: Option<PathBuf>,
+    /// The policies of this namespace only; without it, every policy that covers the image
+    #[arg(short, long)]
+    namespace: Option<Namespace>,
+    /// Where registries and their credentials are configured
+    #[arg(long, value_name = "FILE", env = "PROVOST_CONFIG")]
+    config: Option<PathBuf>,
+    /// How long to look for signatures, in seconds
+    #[arg(long, default_value_t = 30)]
+    timeout: u64,
+}
 
 impl Args {
     /// Runs it.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        anyhow::bail!("being built")
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(self.verify())
+    }
+
+    async fn verify(self) -> anyhow::Result<ExitCode> {
+        let policies = self.policies.as_ref().map(|folder| Override {
+            key: "policies",
+            text: folder.display().to_string(),
+            source: Source::Flag("--policies"),
+        });
+        let config = Config::load(self.config.as_deref(), policies.as_slice())?;
+        let loaded = policy_dir::load(&config.policies.value, &policy_dir::Known::default());
+        for problem in &loaded.problems {
+            eprintln!("{problem}");
+        }
+        anyhow::ensure!(loaded.problems.is_empty(), "the policies in {} do not load", config.policies.value.display());
+        let (registries, warnings) = config.registry_settings()?;
+        for warning in warnings {
+            eprintln!("{warning}");
+        }
+        let registry = Registry::new(&registries)?;
+        let deadline = Instant::now() + Duration::from_secs(self.timeout);
+
+        let governing = match &self.namespace {
+            Some(namespace) => loaded.set.governing(namespace),
+            None => covering(&loaded.set, &self.image),
+        };
+        let review = review_of(&self.image, self.namespace.clone());
+        let evidence = Evidence::new(registry.clone(), evidence::Settings::default());
+        let verdict = gate::judge(&evidence, &review, &governing, Limits::default(), deadline).await;
+        anstream::println!("{}", render::headline(&verdict));
+        anstream::print!("{}", render::verdict(&verdict, &review.images));
+        if let Some((image, tag)) = tagged(&self.image) {
+            show_tag(&registry, &governing, &image, &tag, deadline).await;
+        }
+        Ok(match verdict {
+            Verdict::Admit(_) => ExitCode::SUCCESS,
+            Verdict::Deny(_) | Verdict::WouldDeny(_) if could_not_tell(&verdict) => ExitCode::from(2),
+            Verdict::Deny(_) | Verdict::WouldDeny(_) | Verdict::NoImages => ExitCode::from(1),
+        })
+    }
+}
+
+/// Whether every denial is about a source that did not answer.
+fn could_not_tell(verdict: &Verdict) -> bool {
+    use crate::decision::code::Blame;
+    verdict.denials().iter().all(|denial| matches!(denial.code().blame(), Blame::Registry | Blame::Ours))
+}
+
+/// Every policy with a rule that covers the image, else every policy: they say which repositories would do.
+fn covering(set: &PolicySet, image: &str) -> Governing {
+    let covers = |policy: &crate::decision::policy::Policy| {
+        image.parse::<ImageRef>().is_ok_and(|image| policy.covering(image.repository()).next().is_some())
+    };
+    let mut policies: Vec<_> = set.policies.values().filter(|policy| covers(policy)).cloned().collect();
+    if policies.is_empty() {
+        policies = set.policies.values().cloned().collect();
+    }
+    Governing { policies, deny_lists: set.deny_lists.values().cloned().collect(), broken: Vec::new() }
+}
+
+/// A pod with this one image, as far as the rules are concerned.
+fn review_of(image: &str, namespace: Option<Namespace>) -> Review {
+    let namespace = namespace.unwrap_or_else(Namespace::default_namespace);
+    let place = Place { path: "image".to_owned(), holder: Holder::Container, name: String::new() };
+    Review {
+        request: Request { namespace: namespace.to_string(), ..Request::default() },
+        namespace,
+        subject: Subject::Pod,
+        images: vec![ReviewedImage { place, text: image.to_owned(), unchanged: false }],
+        unknown_fields: Vec::new(),
+        mirror_of_node: None,
+    }
+}
+
+fn tagged(image: &str) -> Option<(ImageRef, Tag)> {
+    let image: ImageRef = image.parse().ok()?;
+    let tag = if image.digest().is_some() { return None } else { image.tag().cloned() };
+    let tag = tag.or_else(|| "latest".parse().ok())?;
+    Some((image, tag))
+}
+
+/// Says what a tag points at now, where a policy allows to ask.
+async fn show_tag(registry: &Registry, governing: &Governing, image: &ImageRef, tag: &Tag, deadline: Instant) {
+    if !governing.policies.iter().any(|policy| policy.covering(image.repository()).next().is_some()) {
+        return;
+    }
+    let budget = Budget::new(deadline, TAG_BYTES, TAG_REQUESTS);
+    match registry.manifest(image.repository(), &ManifestRef::Tag(tag.clone()), &budget).await {
+        Ok(manifest) => anstream::println!(
+            "  {tag} is now {}\n          provost verify {}@{}",
+            manifest.digest,
+            image.repository(),
+            manifest.digest
+        ),
+        Err(failure) => anstream::println!("  {tag} could not be resolved: {}", printable(&failure.to_string())),
     }
 }

@@ -1,1 +1,463 @@
-//! Makes verdicts; nothing else does.
+//! Makes verdicts; nothing else does. It must never ask anybody anything: all it knows comes in as arguments.
+//!
+//! An admission needs, for every image, a [`Ground`] for each rule that covers it in each policy that governs. A ground is
+//! made in [`prove`] and nowhere else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::code::Code;
+use super::evidence::{Answer, Facts, Identity, StatementKind, VerifiedStatement};
+use super::name::SignerName;
+use super::plan::{Plan, RuleAt, Step};
+use super::policy::{Governing, Mode, Policy, Rule, SignatureRule};
+use super::reference::{Digest, ImageRef, PinnedImage};
+use super::review::{Fault, Review, ReviewedImage, Subject};
+use super::verdict::{Admitted, CountedSignature, Denial, Denied, Ground, Note, Proof, Softened, Verdict, WouldDeny};
+
+/// The verdict on a review, from the plan that was made of it under the same policies and the answers to its questions, in
+/// their order. `now` judges the windows of keys.
+#[must_use]
+pub fn decide(review: &Review, governing: &Governing, plan: &Plan, answers: &[Answer], now: Timestamp) -> Verdict {
+    if review.subject == Subject::NoImages && plan.whole.is_empty() {
+        return Verdict::NoImages;
+    }
+    let mut denials = plan.whole.clone();
+    let mut proofs = Vec::new();
+    for (image, step) in review.images.iter().zip(&plan.steps) {
+        match judge(image, step, plan, governing, answers, now) {
+            Ok(proven) => proofs.extend(proven),
+            Err(mut refused) => {
+                refused.sort_by_key(Denial::code);
+                denials.extend(refused);
+            }
+        }
+    }
+    let policies: Vec<_> = governing.policies.iter().map(|policy| policy.stamp()).collect();
+    if denials.is_empty() {
+        // Every image has passed `judge`; an object without images was refused by `plan`.
+        if proofs.is_empty() || plan.steps.len() != review.images.len() {
+            denials.push(Denial::of_review(Code::InternalError, "a proof for each image", "none".to_owned()));
+        } else {
+            let notes = notes(&proofs);
+            return Verdict::Admit(Admitted { proofs, policies, notes });
+        }
+    }
+    let because = if review.is_mirror_pod() {
+        Softened::MirrorPod
+    } else if denials.iter().any(|denial| denial.mode == Mode::Enforce) {
+        return Verdict::Deny(Denied { denials, policies, images: review.images.len() });
+    } else if denials.iter().any(|denial| denial.mode == Mode::Warn) {
+        Softened::Warn
+    } else {
+        Softened::Audit
+    };
+    let notes = if because == Softened::MirrorPod { vec![Note::MirrorPod] } else { notes(&proofs) };
+    Verdict::WouldDeny(WouldDeny { denials, policies, notes, because })
+}
+
+/// The verdict on a request that could not be judged by the rules: always a denial.
+#[must_use]
+pub fn refuse(fault: &Fault) -> Verdict {
+    let denial = Denial::of_review(fault.code, String::new(), fault.detail.clone());
+    Verdict::Deny(Denied { denials: vec![denial], policies: Vec::new(), images: 0 })
+}
+
+/// The verdict on a review whose record cannot be kept: a denial, whatever it was before.
+#[must_use]
+pub fn unrecorded(verdict: Verdict, why: &str) -> Verdict {
+    let policies = verdict.policies().to_vec();
+    let images = verdict.images_reviewed();
+    let mut denials = vec![Denial::of_review(Code::AuditUnavailable, "a durable record", why.to_owned())];
+    if let Verdict::Deny(denied) = verdict {
+        denials.extend(denied.denials);
+    }
+    Verdict::Deny(Denied { denials, policies, images })
+}
+
+/// Whether facts about the image of one question satisfy every rule that needs them, so that the search may stop.
+#[derive(Debug, Clone)]
+pub struct Enough {
+    image: PinnedImage,
+    children: bool,
+    rules: Vec<(Arc<Policy>, usize)>,
+    now: Timestamp,
+}
+
+impl Enough {
+    /// For the question at `index` of a plan; `None` where there is no such question.
+    #[must_use]
+    pub fn new(plan: &Plan, governing: &Governing, index: usize, now: Timestamp) -> Option<Self> {
+        let asked = plan.questions.get(index)?;
+        let mut rules = Vec::new();
+        for step in &plan.steps {
+            if let Step::Open { question: Some(question), rules: open, .. } = step
+                && *question == index
+            {
+                rules.extend(
+                    open.iter().filter_map(|at| Some((Arc::clone(governing.policies.get(at.policy)?), at.rule))),
+                );
+                break; // Equal images have equal rules.
+            }
+        }
+        Some(Self { image: asked.image.clone(), children: asked.children, rules, now })
+    }
+
+    /// Whether nothing that is still to be found could be needed.
+    #[must_use]
+    pub fn holds(&self, facts: &Facts) -> bool {
+        facts.image_fault.is_none()
+            && (!self.children || facts.children.is_some())
+            && self.rules.iter().all(|(policy, index)| {
+                policy.rules.get(*index).is_some_and(|rule| match &rule.signatures {
+                    None => true,
+                    Some(wanted) => {
+                        count(policy, wanted, self.image.digest(), facts, self.now).len() >= wanted.at_least
+                    }
+                })
+            })
+    }
+}
+
+fn judge(
+    image: &ReviewedImage,
+    step: &Step,
+    plan: &Plan,
+    governing: &Governing,
+    answers: &[Answer],
+    now: Timestamp,
+) -> Result<Vec<Proof>, Vec<Denial>> {
+    let (pinned, denials, rules, question) = match step {
+        Step::Proven(ground) => {
+            return Ok(vec![Proof { place: image.place.clone(), image: None, ground: ground.clone() }]);
+        }
+        Step::Denied(denial) => return Err(vec![denial.clone()]),
+        Step::Unjudged if plan.whole.is_empty() => {
+            let found = format!("{} was not judged", image.place.path);
+            return Err(vec![Denial::of_review(Code::InternalError, "a proof for each image", found)]);
+        }
+        Step::Unjudged => return Ok(Vec::new()),
+        Step::Open { image, denials, rules, question } => (image, denials, rules, question),
+    };
+    let answer = question.and_then(|index| answers.get(index));
+    let children = question.and_then(|index| plan.questions.get(index)).is_some_and(|asked| asked.children);
+    let mut denials = denials.clone();
+    let mut proofs = Vec::new();
+    if let Some(denial) = answer.and_then(|answer| withdrawn_child(image, governing, &answer.facts)) {
+        denials.push(denial);
+    }
+    let refused = denials.iter().any(|denial| denial.mode == Mode::Enforce);
+    for at in rules {
+        // The plan was made from the same policies; a place that is not there proves nothing.
+        let Some((policy, rule)) = at.of(governing) else { continue };
+        if question.is_none() && refused && rule.signatures.is_some() {
+            continue; // Not asked, since the image is refused already.
+        }
+        match prove(policy, rule, pinned, answer.map(|answer| (answer, children)), now) {
+            Ok(ground) => proofs.push(Proof { place: image.place.clone(), image: Some(pinned.clone()), ground }),
+            Err(Refuted { code, wanted, found }) => {
+                denials.push(Denial::of_rule(code, image, policy, Some(rule), wanted, found))
+            }
+        }
+    }
+    let covered: BTreeSet<usize> = rules.iter().map(|RuleAt { policy, .. }| *policy).collect();
+    if denials.is_empty()
+        && (covered.len() != governing.policies.len() || proofs.len() != rules.len() || proofs.is_empty())
+    {
+        denials.push(Denial::of_review(
+            Code::InternalError,
+            "a proof for each policy and rule",
+            format!("none for {}", image.place.path),
+        ));
+    }
+    if denials.is_empty() { Ok(proofs) } else { Err(denials) }
+}
+
+/// An index whose child was withdrawn is withdrawn with it.
+fn withdrawn_child(image: &ReviewedImage, governing: &Governing, facts: &Facts) -> Option<Denial> {
+    let (child, (list, why)) =
+        facts.children.iter().flatten().find_map(|child| Some((child, governing.withdrawn(*child)?)))?;
+    Some(Denial {
+        place: Some(image.place.clone()),
+        image: Some(image.text.clone()),
+        ..Denial::of_review(
+            Code::DenyListed,
+            "an index without a withdrawn child",
+            format!("child {child}: {} ({})", why.reason, list.name),
+        )
+    })
+}
+
+/// Why a rule is not satisfied.
+struct Refuted {
+    code: Code,
+    wanted: String,
+    found: String,
+}
+
+/// The one place that makes the ground of a rule: from the digest alone where the rule asks for nothing else, else from as
+/// many counted signatures as the rule wants. With the answer comes whether the image's children had to be known.
+fn prove(
+    policy: &Policy,
+    rule: &Rule,
+    image: &PinnedImage,
+    answer: Option<(&Answer, bool)>,
+    now: Timestamp,
+) -> Result<Ground, Refuted> {
+    let listed = rule.digests.as_ref().is_some_and(|digests| digests.contains(&image.digest()));
+    let ground = |signatures, origin| Ground::Rule {
+        policy: policy.stamp(),
+        rule: rule.name.clone(),
+        listed,
+        signatures,
+        origin,
+    };
+    let Some(wanted) = &rule.signatures else {
+        return if listed {
+            Ok(ground(Vec::new(), None))
+        } else {
+            Err(Refuted {
+                code: Code::InternalError,
+                wanted: "a listed digest".to_owned(),
+                found: image.digest().to_string(),
+            })
+        };
+    };
+    let refuted = |code, found| Err(Refuted { code, wanted: wanted_signatures(wanted), found });
+    let Some((answer, children)) = answer else {
+        return refuted(Code::InternalError, "the question was not answered".to_owned());
+    };
+    let facts = answer.facts.as_ref();
+    // What is wrong with the image itself comes before anything that hangs on it.
+    if let Some(fault) = &facts.image_fault {
+        return refuted(fault.code, fault.detail.clone());
+    }
+    let counted = count(policy, wanted, image.digest(), facts, now);
+    if counted.len() >= wanted.at_least && (facts.children.is_some() || !children) {
+        return Ok(ground(counted, Some(answer.origin)));
+    }
+    if let Some(source) = facts.unanswered.iter().min_by_key(|source| source.code) {
+        return refuted(source.code, source.detail.clone());
+    }
+    if let Some(limit) = &facts.limit {
+        return refuted(Code::BudgetExceeded, limit.clone());
+    }
+    if !facts.exhausted {
+        return refuted(Code::InternalError, "the search stopped early".to_owned());
+    }
+    let (code, found) = nearest(policy, wanted, image.digest(), facts, &counted, now);
+    refuted(code, found)
+}
+
+fn wanted_signatures(wanted: &SignatureRule) -> String {
+    let names = wanted.by.iter().map(SignerName::as_str).collect::<Vec<_>>().join(", ");
+    let mut text = match (wanted.at_least, wanted.by.len()) {
+        (1, 1) => format!("a signature by {names}"),
+        (1, _) => format!("a signature by one of {names}"),
+        (n, all) if n == all => format!("signatures by {names}"),
+        (n, _) => format!("signatures by {n} of {names}"),
+    };
+    for (key, value) in &wanted.annotations {
+        text.push_str(&format!(", with {key}={value}"));
+    }
+    if !wanted.signed_from.is_empty() {
+        let from = wanted.signed_from.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        text.push_str(&format!(", made for {from}"));
+    }
+    text
+}
+
+/// The signatures that count, one for each of the most signers that can be told apart: one signer counts once, whatever
+/// keys it signed with, and one identity counts for one signer only.
+fn count(
+    policy: &Policy,
+    wanted: &SignatureRule,
+    digest: Digest,
+    facts: &Facts,
+    now: Timestamp,
+) -> Vec<CountedSignature> {
+    let mut options: Vec<(&SignerName, BTreeMap<&Identity, &VerifiedStatement>)> = Vec::new();
+    for name in &wanted.by {
+        let mut mine = BTreeMap::new();
+        for statement in signatures_of(facts, digest).filter(|statement| meets(wanted, statement)) {
+            if policy.signers.get(name).is_some_and(|signer| {
+                signer
+                    .keys()
+                    .iter()
+                    .any(|key| *statement.identity() == Identity::Key(key.fingerprint) && key.is_valid_at(now))
+            }) {
+                mine.entry(statement.identity()).or_insert(statement);
+            }
+        }
+        options.push((name, mine));
+    }
+    // Largest assignment of identities to signers (augmenting paths): at most signers × identities steps for each signer.
+    let mut holder: BTreeMap<&Identity, usize> = BTreeMap::new();
+    for signer in 0..options.len() {
+        assign(signer, &options, &mut holder, &mut BTreeSet::new());
+    }
+    let mut counted: Vec<(usize, CountedSignature)> = holder
+        .iter()
+        .filter_map(|(identity, signer)| {
+            let (name, mine) = options.get(*signer)?;
+            let statement = mine.get(identity)?;
+            Some((
+                *signer,
+                CountedSignature {
+                    signer: (*name).clone(),
+                    identity: (*identity).clone(),
+                    evidence: statement.evidence(),
+                    source: statement.source().to_owned(),
+                },
+            ))
+        })
+        .collect();
+    counted.sort_by_key(|(signer, _)| *signer);
+    counted.into_iter().map(|(_, signature)| signature).collect()
+}
+
+fn assign<'a>(
+    signer: usize,
+    options: &[(&SignerName, BTreeMap<&'a Identity, &VerifiedStatement>)],
+    holder: &mut BTreeMap<&'a Identity, usize>,
+    tried: &mut BTreeSet<&'a Identity>,
+) -> bool {
+    let Some((_, mine)) = options.get(signer) else { return false };
+    for identity in mine.keys() {
+        if !tried.insert(identity) {
+            continue;
+        }
+        let free = match holder.get(identity) {
+            None => true,
+            Some(other) => assign(*other, options, holder, tried),
+        };
+        if free {
+            holder.insert(identity, signer);
+            return true;
+        }
+    }
+    false
+}
+
+/// Statements that sign the image itself. An attestation is none, whoever made it.
+fn signatures_of(facts: &Facts, digest: Digest) -> impl Iterator<Item = &VerifiedStatement> {
+    facts.statements.iter().filter(move |statement| match statement.kind() {
+        StatementKind::ImageSignature => statement.subject() == digest,
+        StatementKind::Attestation { .. } => false,
+    })
+}
+
+/// Whether one signature says everything that the rule wants a counting signature to say.
+fn meets(wanted: &SignatureRule, statement: &VerifiedStatement) -> bool {
+    wanted.annotations.iter().all(|(key, value)| statement.annotations().get(key) == Some(value))
+        && (wanted.signed_from.is_empty()
+            || statement
+                .signed_for()
+                .and_then(|text| text.parse::<ImageRef>().ok())
+                .is_some_and(|image| wanted.signed_from.iter().any(|pattern| pattern.matches(image.repository()))))
+}
+
+/// The code nearest to success, with what was found: all sources have answered, and too few signatures count.
+fn nearest(
+    policy: &Policy,
+    wanted: &SignatureRule,
+    digest: Digest,
+    facts: &Facts,
+    counted: &[CountedSignature],
+    now: Timestamp,
+) -> (Code, String) {
+    if !counted.is_empty() {
+        let who = counted.iter().map(|signature| signature.signer.as_str()).collect::<Vec<_>>().join(", ");
+        return (Code::ThresholdNotMet, format!("{} of {}: {who}", counted.len(), wanted.at_least));
+    }
+    let mut best: Option<(u8, Code, String)> = None;
+    let mut offer = |code: Code, found: String| {
+        let rank = nearness(code);
+        if best.as_ref().is_none_or(|(known, ..)| rank > *known) {
+            best = Some((rank, code, found));
+        }
+    };
+    for statement in signatures_of(facts, digest) {
+        let Identity::Key(fingerprint) = statement.identity();
+        let keys = wanted.by.iter().filter_map(|name| policy.signers.get(name)).flat_map(|signer| signer.keys());
+        match keys.into_iter().find(|key| key.fingerprint == *fingerprint) {
+            None => offer(
+                Code::WrongSigner,
+                format!("{}: by the key {}, which this rule does not name", statement.source(), fingerprint.short()),
+            ),
+            Some(key) if !key.is_valid_at(now) => {
+                offer(
+                    Code::KeyNotValid,
+                    format!("{}: the key {} is not valid at {now}", statement.source(), fingerprint.short()),
+                );
+            }
+            Some(_) => offer(Code::AnnotationMismatch, format!("{}: {}", statement.source(), said(statement))),
+        }
+    }
+    for rejected in &facts.rejected {
+        offer(rejected.code, format!("{}: {}", rejected.source, rejected.detail));
+    }
+    match best {
+        Some((_, code, found)) => (code, found),
+        None if facts.statements.is_empty() => (Code::Unsigned, "no signature".to_owned()),
+        None => (Code::Unsigned, "attestations, but no signature".to_owned()),
+    }
+}
+
+/// What a signature says of itself, for the reader.
+fn said(statement: &VerifiedStatement) -> String {
+    let mut parts: Vec<String> = statement.annotations().iter().map(|(key, value)| format!("{key}={value}")).collect();
+    if let Some(name) = statement.signed_for() {
+        parts.push(format!("made for {name}"));
+    }
+    if parts.is_empty() { "signed without annotations".to_owned() } else { parts.join(", ") }
+}
+
+/// How near to success a candidate came. All that a registry can plant by itself stands below what needs a trusted key.
+const fn nearness(code: Code) -> u8 {
+    match code {
+        Code::AnnotationMismatch => 9,
+        Code::WrongSigner => 8,
+        Code::KeyNotValid => 7,
+        Code::SignatureInvalid => 6,
+        Code::DigestMismatch | Code::SubjectMismatch => 5,
+        Code::BudgetExceeded => 4,
+        Code::EvidenceMalformed | Code::ManifestInvalid => 3,
+        Code::Unsigned => 2,
+        Code::NotDigestPinned
+        | Code::MalformedReference
+        | Code::UnsupportedDigest
+        | Code::EmptyImage
+        | Code::DigestNotListed
+        | Code::DenyListed
+        | Code::NotReleaseRepo
+        | Code::UnknownImageField
+        | Code::UnsupportedKind
+        | Code::MalformedReview
+        | Code::ReviewTooLarge
+        | Code::NoPolicy
+        | Code::PolicyInvalid
+        | Code::ThresholdNotMet
+        | Code::ImageNotFound
+        | Code::RegistryAuthFailed
+        | Code::RateLimited
+        | Code::AddressRefused
+        | Code::EvidenceUnavailable
+        | Code::DeadlineExceeded
+        | Code::AuditUnavailable
+        | Code::InternalError => 1,
+    }
+}
+
+fn notes(proofs: &[Proof]) -> Vec<Note> {
+    let mut notes = BTreeSet::new();
+    if !proofs.is_empty() && proofs.iter().all(|proof| proof.ground == Ground::Unchanged) {
+        notes.insert(Note::ImagesUnchanged);
+    }
+    if proofs.iter().any(|proof| proof.ground == Ground::EmptyInTemplate) {
+        notes.insert(Note::EmptyTemplateImage);
+    }
+    notes.into_iter().collect()
+}

@@ -76,6 +76,14 @@ names! {
     RuleName, "rule name", 63, false;
 }
 
+impl Namespace {
+    /// The namespace of an object that names none.
+    #[must_use]
+    pub fn default_namespace() -> Self {
+        Self("default".to_owned())
+    }
+}
+
 fn is_name(text: &str, limit: usize, dots: bool) -> bool {
     let label = |part: &str| {
         !part.is_empty()

@@ -458,7 +458,7 @@ fn parse_host(text: &str, whole: &str, at: usize) -> Result<Host, ReferenceError
         if let Some(bad) = text[1..close].find(|c: char| !(c.is_ascii_hexdigit() || c == ':' || c == '.')) {
             return fail("not part of an IPv6 address", 1 + bad);
         }
-        if text[1..close].parse::<std::net::Ipv6Addr>().is_err() {
+        if text[1..close].parse::<core::net::Ipv6Addr>().is_err() {
             return fail("not an IPv6 address", 1);
         }
         match text[close + 1..].strip_prefix(':') {

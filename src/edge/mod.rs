@@ -10,5 +10,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod policy_dir;
 pub mod registry;
+pub mod samples;
 pub mod sigstore;
+pub mod telling;
 pub mod tls;

@@ -1,0 +1,213 @@
+//! The thread that writes: takes what is queued, commits it as one group, tells those who wait. It must never write one
+//! record before another of a lower sequence, nor give up a record while there is hope for the store.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use metrics::{counter, gauge, histogram};
+use tokio::sync::watch;
+
+use super::Store;
+use super::queue::{GROUP, Item, Next, Queue, Told};
+use super::store::{Database, LedgerError, Tail};
+use super::stream::Stream;
+use crate::decision::record::{ChainName, Event, NO_RECORD, Record, Recovery, Started, Writer};
+use crate::decision::reference::Digest;
+use crate::edge::clock;
+
+/// The first pause after a commit failed; it doubles up to [`LAST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Where a process begins to write.
+pub(super) struct Head {
+    pub(super) chain: ChainName,
+    pub(super) seq: u64,
+    pub(super) last: Digest,
+    /// What was written already.
+    pub(super) records: Vec<Record>,
+}
+
+/// Opens the store and writes the first records of this process: they are on disk before any name is given away, so that
+/// no name is ever given away twice.
+pub(super) fn begin(store: Store, writer: &Writer, started: Started) -> Result<(Option<Database>, Head), LedgerError> {
+    let mut database = match store {
+        Store::File(path) => Some(Database::open(&path)?),
+        Store::Memory => Some(Database::in_memory()?),
+        Store::Off => None,
+    };
+    let tail = database.as_ref().map_or(Ok(None), Database::tail)?;
+    let (chain, mut seq, mut last, recovered) = match tail {
+        Some(Tail { chain, seq, hash, stopped: true }) => (chain, seq, hash, None),
+        Some(Tail { chain, seq, hash, stopped: false }) => {
+            (draw(database.as_ref())?, 0, NO_RECORD, Some(Event::Recovered(Recovery { chain, seq, hash })))
+        }
+        None => (draw(database.as_ref())?, 0, NO_RECORD, None),
+    };
+    let mut records = Vec::with_capacity(2);
+    for event in recovered.into_iter().chain([Event::Started(started)]) {
+        seq += 1;
+        let record = event.draft().seal(chain, seq, clock::now(), writer, last);
+        last = record.hash;
+        records.push(record);
+    }
+    if let Some(database) = &mut database {
+        database.commit(records.iter())?;
+    }
+    Ok((database, Head { chain, seq, last, records }))
+}
+
+/// New letters, other than those of any chain in the store.
+fn draw(database: Option<&Database>) -> Result<ChainName, LedgerError> {
+    loop {
+        let mut random = [0; 4];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| LedgerError::Random)?;
+        let chain = ChainName::drawn(u32::from_le_bytes(random));
+        if !database.map_or(Ok(false), |database| database.has_chain(chain))? {
+            return Ok(chain);
+        }
+    }
+}
+
+/// Starts the thread. `ending` turns true when everything is written and closed.
+pub(super) fn start(
+    queue: Arc<Queue>,
+    database: Option<Database>,
+    begun: Vec<Record>,
+    stream: Option<Stream>,
+    ending: watch::Sender<bool>,
+) -> Result<thread::JoinHandle<()>, LedgerError> {
+    let work = move || {
+        // Also where this thread panics: nobody waits for a writer that is gone.
+        let _end = Ending { queue: Arc::clone(&queue), ending };
+        let thread = Thread { queue, database, stream, measured: None };
+        for record in &begun {
+            thread.tell_stream(record, true);
+        }
+        counter!("provost_ledger_records_total").increment(begun.len() as u64);
+        thread.run();
+    };
+    thread::Builder::new().name("ledger".to_owned()).spawn(work).map_err(LedgerError::Thread)
+}
+
+struct Ending {
+    queue: Arc<Queue>,
+    ending: watch::Sender<bool>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.queue.end();
+        self.ending.send_replace(true);
+    }
+}
+
+struct Thread {
+    queue: Arc<Queue>,
+    database: Option<Database>,
+    stream: Option<Stream>,
+    /// When the size of the store was last looked at.
+    measured: Option<Instant>,
+}
+
+impl Thread {
+    fn run(mut self) {
+        while let Next::More(items) = self.queue.take() {
+            if !self.write(items.into()) {
+                break;
+            }
+        }
+        if let Some(database) = self.database.take()
+            && let Err(error) = database.close()
+        {
+            tracing::warn!(%error, "the ledger was not closed in order; nothing in it is lost");
+        }
+        if let Some(stream) = self.stream.take() {
+            stream.end();
+        }
+    }
+
+    /// Writes all of `items`, and what comes while the store fails; false where the store was given up.
+    fn write(&mut self, mut items: VecDeque<Item>) -> bool {
+        let mut pause = FIRST_PAUSE;
+        while !items.is_empty() {
+            let begun = Instant::now();
+            let count = items.len().min(GROUP);
+            let committed = match &mut self.database {
+                Some(database) => database.commit(items.iter().take(count).map(|item| &item.record)),
+                None => Ok(()),
+            };
+            match committed {
+                Ok(()) => {
+                    histogram!("provost_ledger_commit_seconds").record(begun.elapsed().as_secs_f64());
+                    counter!("provost_ledger_records_total").increment(count as u64);
+                    self.queue.saved(count);
+                    for mut item in items.drain(..count) {
+                        item.tell(Told::Saved);
+                        self.tell_stream(&item.record, true);
+                    }
+                    pause = FIRST_PAUSE;
+                    self.measure();
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    tracing::error!(%reason, waiting = items.len(), "the ledger cannot be written");
+                    self.queue.failing(reason);
+                    self.mark_unsaved(&mut items);
+                    let Some(next) = self.wait(&mut items, pause) else { return false };
+                    pause = next;
+                }
+            }
+        }
+        true
+    }
+
+    /// Waits before the store is tried again, while records go on coming. `None`: it is not to be tried again.
+    fn wait(&self, items: &mut VecDeque<Item>, pause: Duration) -> Option<Duration> {
+        let until = Instant::now() + pause;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Some((pause * 2).min(LAST_PAUSE));
+            }
+            items.extend(self.queue.wait_to_retry(left)?);
+            self.mark_unsaved(items);
+        }
+    }
+
+    fn mark_unsaved(&self, items: &mut VecDeque<Item>) {
+        gauge!("provost_ledger_unsaved").set(float(self.queue.unsaved()));
+        for item in items.iter_mut().filter(|item| !item.streamed) {
+            item.tell(Told::Failing);
+            item.streamed = true;
+            self.tell_stream(&item.record, false);
+        }
+    }
+
+    fn tell_stream(&self, record: &Record, saved: bool) {
+        if let Some(stream) = &self.stream {
+            stream.send(record.line(saved));
+        }
+    }
+
+    /// The store's size, at most once a second.
+    fn measure(&mut self) {
+        gauge!("provost_ledger_unsaved").set(float(self.queue.unsaved()));
+        if self.measured.is_some_and(|at| at.elapsed() < Duration::from_secs(1)) {
+            return;
+        }
+        self.measured = Some(Instant::now());
+        if let Some(Ok(bytes)) = self.database.as_ref().map(Database::bytes)
+            && let Ok(bytes) = usize::try_from(bytes)
+        {
+            gauge!("provost_ledger_bytes").set(float(bytes));
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge; exact up to 2^53")]
+const fn float(number: usize) -> f64 {
+    number as f64
+}
