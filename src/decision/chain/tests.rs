@@ -66,7 +66,10 @@ fn x_124_a_sound_ledger_is_sound() {
     let records = plain("aaaa", 9);
     let summary = verify_chain(records.iter().map(stored)).expect("sound");
     assert_eq!(summary.records, 9);
-    assert_eq!(summary.chains, [ChainSummary { chain: "aaaa".parse().expect("chain"), last: records[8].name, end: End::Open }]);
+    assert_eq!(
+        summary.chains,
+        [ChainSummary { chain: "aaaa".parse().expect("chain"), last: records[8].name, end: End::Open }]
+    );
     assert_eq!(verify_chain([]).expect("an empty ledger is sound"), Summary::default());
     let stopped = chain("aaaa", [started(), Event::Stopped, started(), Event::Stopped]);
     assert_eq!(verify_chain(stopped.iter().map(stored)).expect("sound").chains[0].end, End::Stopped);
@@ -143,14 +146,14 @@ fn x_124_reordered() {
     let mut ledger: Vec<_> = records.iter().map(stored).collect();
     ledger.swap(3, 5);
     // As a file whose lines were swapped, and as a store whose columns were.
-    assert_eq!(found(ledger.clone()), [
-        (Tampering::Reordered, records[4].name.to_string()),
-        (Tampering::Reordered, records[3].name.to_string()),
-    ]);
-    assert_eq!(found(renumbered(ledger)), [
-        (Tampering::Reordered, records[5].name.to_string()),
-        (Tampering::Reordered, records[3].name.to_string()),
-    ]);
+    assert_eq!(
+        found(ledger.clone()),
+        [(Tampering::Reordered, records[4].name.to_string()), (Tampering::Reordered, records[3].name.to_string()),]
+    );
+    assert_eq!(
+        found(renumbered(ledger)),
+        [(Tampering::Reordered, records[5].name.to_string()), (Tampering::Reordered, records[3].name.to_string()),]
+    );
 }
 
 #[test]
@@ -193,14 +196,16 @@ fn x_124_inserted() {
     // A chain of one's own, which goes on after nothing.
     assert_eq!(found(honest.iter().cloned().chain(other.iter().map(stored))), [(Inserted, "bbbb".to_owned())]);
     // A chain that begins with a predecessor.
-    let alone = change(1).draft().seal(records[0].name.chain, 1, records[0].time, &Writer::new("c", "r"), records[0].hash);
+    let alone =
+        change(1).draft().seal(records[0].name.chain, 1, records[0].time, &Writer::new("c", "r"), records[0].hash);
     assert_eq!(found([stored(&alone)]), [(Replaced, alone.name.to_string())]);
 }
 
 #[test]
 fn x_124_x_125_cut() {
     let old = plain("mmmm", 6);
-    let recovery = |at: usize| Event::Recovered(Recovery { chain: old[at].name.chain, seq: old[at].name.seq, hash: old[at].hash });
+    let recovery =
+        |at: usize| Event::Recovered(Recovery { chain: old[at].name.chain, seq: old[at].name.seq, hash: old[at].hash });
     for new in ["aaaa", "zzzz"] {
         let next = chain(new, [recovery(5), started(), change(1)]);
         let sound = verify_chain(old.iter().chain(&next).map(stored)).expect("sound");
@@ -248,9 +253,15 @@ fn x_125_x_126_names_kept_elsewhere() {
         verifier.expect(place);
         old.iter().chain(&next).for_each(|record| verifier.push(&stored(record)));
         match (verifier.finish(), want) {
-            (Ok(summary), Ok(lost)) => assert_eq!(summary.lost_in_crash, if lost { vec![place] } else { vec![] }, "{name}"),
+            (Ok(summary), Ok(lost)) => {
+                assert_eq!(summary.lost_in_crash, if lost { vec![place] } else { vec![] }, "{name}")
+            }
             (Err(findings), Err(kind)) => {
-                assert_eq!(findings.iter().map(|f| (f.kind, f.record.clone())).collect::<Vec<_>>(), [(kind, asked)], "{name}");
+                assert_eq!(
+                    findings.iter().map(|f| (f.kind, f.record.clone())).collect::<Vec<_>>(),
+                    [(kind, asked)],
+                    "{name}"
+                );
             }
             (got, want) => panic!("{name}: {got:?}, not {want:?}"),
         }
