@@ -317,26 +317,28 @@ fn tight(input: ReviewInput<'_>) -> String {
     let places =
         input.images.iter().map(|image| (&image.place.path, &image.place.name, &image.text)).collect::<Vec<_>>();
     // The hash of all images stands for what is left out of each of them.
-    shape.omitted.insert("images", Omitted::of(0, &places));
+    shape.omitted.insert("images", Omitted::unhashed(0));
     let room = MAX_EVENT.saturating_sub(canonical(&shape).len() + 16);
-    for (width, count) in narrowing(distinct.len()) {
-        let images: Vec<_> = distinct.iter().take(count).map(|image| narrow(image, width)).collect();
-        let size: usize = images.iter().map(|image| canonical(image).len() + 1).sum();
-        if size <= room || count == 0 {
-            shape.images = images;
-            shape.omitted.insert("images", Omitted::of(distinct.len() - count, &places));
+    for width in WIDTHS {
+        let mut left = room;
+        // Stops at the first image without room, so that a flood of images costs no more than those that fit.
+        let fitting = distinct.iter().map_while(|image| {
+            let narrow = narrow(image, width);
+            left = left.checked_sub(canonical(&narrow).len() + 1)?;
+            Some(narrow)
+        });
+        shape.images = fitting.collect();
+        if shape.images.len() == distinct.len() {
             break;
         }
     }
+    shape.omitted.insert("images", Omitted::of(distinct.len() - shape.images.len(), &places));
     canonical(&shape)
 }
 
-/// Ever narrower texts for all images, then ever fewer images: the latter only where there are more than the limit of
-/// images in one review, which then is denied anyway.
-fn narrowing(count: usize) -> impl Iterator<Item = (usize, usize)> {
-    let narrower = [512, 256, 192, 128, 96, 80, 64, 48, 36].into_iter().map(move |width| (width, count));
-    narrower.chain((0..count).rev().step_by(8).map(|fewer| (36, fewer))).chain(std::iter::once((36, 0)))
-}
+/// Ever narrower names. Not all images fit in the narrowest only where there are more than one review may hold, which then
+/// is denied anyway.
+const WIDTHS: [usize; 9] = [512, 256, 192, 128, 96, 80, 64, 48, 36];
 
 /// One image in `width` bytes for its name. Where a repository and a digest are known they say it all but the tag.
 fn narrow<'a>(image: &ImageShape<'a>, width: usize) -> ImageShape<'a> {
