@@ -139,32 +139,31 @@ mod tests {
         }
     }
 
-    fn printed(print: impl Fn(&[StoredRecord], &mut Vec<u8>) -> io::Result<()>, records: &[StoredRecord]) -> String {
+    fn printed(render: impl Fn(&[StoredRecord], &mut Vec<u8>) -> io::Result<()>, records: &[StoredRecord]) -> String {
         let mut out = Vec::new();
-        print(records, &mut out).expect("a Vec takes all");
+        render(records, &mut out).expect("a Vec takes all");
         String::from_utf8(out).expect("text")
     }
 
     #[test]
     fn a_table_is_aligned_and_complete() {
-        let text =
-            printed(|r, o| print(r, o), &[record("alice", "r.example/a"), record("system:serviceaccount:x:y", "b")]);
+        let text = printed(print, &[record("alice", "r.example/a"), record("system:serviceaccount:x:y", "b")]);
         assert_eq!(
             text,
             "TIME                      RECORD                   VERDICT         NAMESPACE  OBJECT          USER                       CODES AND IMAGES\n\
              2026-11-20T10:00:00.123Z  kqzt-7-9f3c2a7e11d0c4aa  deny (dry run)  payments   Deployment/api  alice                      unsigned r.example/a\n\
              2026-11-20T10:00:00.123Z  kqzt-7-9f3c2a7e11d0c4aa  deny (dry run)  payments   Deployment/api  system:serviceaccount:x:y  unsigned b\n"
         );
-        assert_eq!(printed(|r, o| print(r, o), &[]), "");
+        assert_eq!(printed(print, &[]), "");
     }
 
     #[test]
     fn x_129_nothing_escapes_its_cell() {
         let hostile = record("a\u{1b}[31m\u{202e}b\nc", "x\r\ny");
         for text in [
-            printed(|r, o| print(r, o), std::slice::from_ref(&hostile)),
+            printed(print, std::slice::from_ref(&hostile)),
             printed(|r, o| print_line(&r[0], o), std::slice::from_ref(&hostile)),
-            printed(|r, o| print_csv(r, o), std::slice::from_ref(&hostile)),
+            printed(print_csv, std::slice::from_ref(&hostile)),
         ] {
             assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text:?}");
             assert!(text.contains("a\\u{1b}[31m\\u{202e}b\\u{a}c"), "{text:?}");
