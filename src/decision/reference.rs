@@ -657,7 +657,7 @@ mod tests {
             (format!("r.example:/a@{D}"), 10),
             (format!("r.example./a@{D}"), 10),
             (format!(".r.example/a@{D}"), 0),
-            (format!("user@r.example/a@{D}"), 24),
+            (format!("user@r.example/a@{D}"), 16),
             (format!("https://r.example/a@{D}"), 6),
             (format!("oci://r.example/a@{D}"), 4),
             (format!("r.example/../a@{D}"), 10),
