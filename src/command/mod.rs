@@ -12,6 +12,7 @@ pub mod demo;
 pub mod policy;
 pub mod render;
 pub mod serve;
+pub mod server;
 pub mod verify;
 
 /// The admission gate for container images: pinned, promoted, signed, and on record.

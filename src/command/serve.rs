@@ -1,25 +1,18 @@
-//! `provost serve`: the webhook as a process. It reads settings, assembles the edges, serves until it is told to stop,
-//! and drains; it must never hold a rule.
+//! `provost serve`: the webhook as a process. It reads settings and serves until it is told to stop;
+//! it must never hold a rule.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::decision::review::Fault;
+use super::server::Server;
 use crate::edge::config::{Config, Override, Source};
-use crate::edge::http::{self, Drained, Listeners, Patience, Readiness, Reply, Reviewer};
-use crate::edge::tls::{self, CertFiles, ServingCert};
-use crate::edge::{metrics, telling};
-
-/// How often finished samples are folded into the histograms.
-const UPKEEP: Duration = Duration::from_secs(5);
+use crate::edge::http::Drained;
+use crate::edge::telling;
 
 /// What can be said on the command line. All values are text here: the settings check them, so that every problem is
 /// told at once and in the same words, wherever a value comes from.
@@ -190,44 +183,10 @@ impl Args {
 async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     // Before anything that takes time, so that a signal during the start is heard.
     let mut signals = Signals::new()?;
-    let metrics = metrics::install()?;
-    let certificate = Arc::new(ServingCert::new());
-    let readiness = Arc::new(Readiness::new(Arc::clone(&certificate)));
-    let tls = tls::server_config(Arc::clone(&certificate))?;
-
-    let (review, health) = (config.listen.value, config.health_listen.value);
-    let review = TcpListener::bind(review).await.with_context(|| format!("cannot listen on {review} for reviews"))?;
-    let health = TcpListener::bind(health).await.with_context(|| format!("cannot listen on {health} for health"))?;
-    let (review_at, health_at) = (review.local_addr()?, health.local_addr()?);
-
-    let gate = assemble(config, &readiness).await?;
-
-    let files = CertFiles { cert: config.tls_cert.value.clone(), key: config.tls_key.value.clone() };
-    let seen = certificate.look(&files, None).await;
-    tokio::spawn(async move { certificate.follow(&files, seen).await });
-    tokio::spawn({
-        let metrics = metrics.clone();
-        async move {
-            loop {
-                tokio::time::sleep(UPKEEP).await;
-                metrics.upkeep();
-            }
-        }
-    });
-
-    let (review_url, health_url) = (format!("https://{review_at}/validate"), format!("http://{health_at}"));
-    tracing::info!(review = review_url, health = health_url, "listening");
-    let listeners = Listeners {
-        review,
-        health,
-        tls,
-        connections: config.connections.value,
-        patience: Patience::default(),
-        drain: config.drain.value,
-    };
-    let stop = signals.next();
-    let drained = http::serve(listeners, gate, readiness, metrics, stop).await;
-    match drained {
+    let server = Server::new(config).await?;
+    let (review, health) = (server.review_address()?, server.health_address()?);
+    tracing::info!(review = format!("https://{review}/validate"), health = format!("http://{health}"), "listening");
+    match server.serve(signals.next()).await? {
         Drained::Clean => {
             tracing::info!("stopped; every reply was sent");
             Ok(ExitCode::SUCCESS)
@@ -239,44 +198,20 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Puts the parts that judge together: policies, registry, evidence, ledger, gate. Tells `readiness` when the policies
-/// were read and when the ledger took a write.
-#[expect(clippy::unused_async, reason = "opening the ledger and reading the policies will wait")]
-async fn assemble(_config: &Config, _readiness: &Readiness) -> anyhow::Result<Arc<NoGate>> {
-    anyhow::bail!("this build has no gate yet, and nothing is served without one")
-}
-
-/// The reviewer of a build without a gate: there is none.
-enum NoGate {}
-
-impl Reviewer for NoGate {
-    async fn review(&self, _: bytes::Bytes, _: tokio::time::Instant) -> Reply {
-        match *self {}
-    }
-
-    async fn refuse(&self, _: bytes::Bytes, _: Fault, _: tokio::time::Instant) -> Reply {
-        match *self {}
-    }
-
-    fn last_resort(&self, _: &[u8], _: Fault) -> Reply {
-        match *self {}
-    }
-}
-
 /// SIGTERM and SIGINT.
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> anyhow::Result<Self> {
+    pub(super) fn new() -> anyhow::Result<Self> {
         let heard = |kind| signal(kind).context("signals cannot be heard");
         Ok(Self { terminate: heard(SignalKind::terminate())?, interrupt: heard(SignalKind::interrupt())? })
     }
 
     /// Waits for the next of them.
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

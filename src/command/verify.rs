@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use tokio::time::Instant;
 
 use super::render;
@@ -15,8 +14,8 @@ use crate::decision::reference::{ImageRef, Tag};
 use crate::decision::review::{Holder, Place, Request, Review, ReviewedImage, Subject};
 use crate::decision::verdict::Verdict;
 use crate::edge::admission::printable;
-use crate::edge::config::Config;
-use crate::edge::evidence::Evidence;
+use crate::edge::config::{Config, Override, Source};
+use crate::edge::evidence::{self, Evidence};
 use crate::edge::policy_dir;
 use crate::edge::registry::{Budget, ManifestRef, Registry};
 use crate::gate;
@@ -53,13 +52,22 @@ impl Args {
     }
 
     async fn verify(self) -> anyhow::Result<ExitCode> {
-        let config = Config::for_tools(self.config.as_deref(), self.policies.as_deref())?;
-        let loaded = policy_dir::load(&config.policies, &policy_dir::Known::default());
+        let policies = self.policies.as_ref().map(|folder| Override {
+            key: "policies",
+            text: folder.display().to_string(),
+            source: Source::Flag("--policies"),
+        });
+        let config = Config::load(self.config.as_deref(), policies.as_slice())?;
+        let loaded = policy_dir::load(&config.policies.value, &policy_dir::Known::default());
         for problem in &loaded.problems {
             eprintln!("{problem}");
         }
-        anyhow::ensure!(loaded.problems.is_empty(), "the policies in {} do not load", config.policies.display());
-        let registry = Registry::new(config.registry.clone()).context("registries")?;
+        anyhow::ensure!(loaded.problems.is_empty(), "the policies in {} do not load", config.policies.value.display());
+        let (registries, warnings) = config.registry_settings()?;
+        for warning in warnings {
+            eprintln!("{warning}");
+        }
+        let registry = Registry::new(&registries)?;
         let deadline = Instant::now() + Duration::from_secs(self.timeout);
 
         let governing = match &self.namespace {
@@ -67,7 +75,7 @@ impl Args {
             None => covering(&loaded.set, &self.image),
         };
         let review = review_of(&self.image, self.namespace.clone());
-        let evidence = Evidence::new(registry.clone(), config.evidence.clone());
+        let evidence = Evidence::new(registry.clone(), evidence::Settings::default());
         let verdict = gate::judge(&evidence, &review, &governing, Limits::default(), deadline).await;
         anstream::println!("{}", render::headline(&verdict));
         anstream::print!("{}", render::verdict(&verdict, &review.images));

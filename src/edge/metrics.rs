@@ -124,6 +124,17 @@ pub fn review(verdict: &Verdict, request: &Request, stages: &[(&'static str, Dur
     metrics::histogram!(REVIEW_DURATION_SECONDS, "outcome" => verdict.word()).record(whole.as_secs_f64());
 }
 
+/// Says what serves: how many policies and deny-lists, how many of them not as they are written, and whether the load failed.
+pub fn policies(serving: usize, stale: usize, failed: bool) {
+    #[expect(clippy::cast_precision_loss, reason = "a folder holds at most a thousand files")]
+    let (serving, stale) = (serving as f64, stale as f64);
+    metrics::gauge!(POLICY_INFO, "source" => "folder").set(serving);
+    metrics::gauge!(POLICIES_STALE).set(stale);
+    if failed {
+        metrics::counter!(POLICY_LOAD_FAILURES_TOTAL).increment(1);
+    }
+}
+
 /// The kind as a label: anybody may name a kind, so only the known ones are told apart.
 fn kind(kind: &str) -> &'static str {
     const KNOWN: &[&str] = &[

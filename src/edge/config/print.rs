@@ -60,7 +60,7 @@ impl Config {
             if !about.addresses.is_empty() {
                 out.head("    ", "addresses");
                 for network in &about.addresses {
-                    out.line(&format!("      - {}", quoted(&network.value)), &network.source);
+                    out.line(&format!("      - {}", quoted(&network.value.to_string())), &network.source);
                 }
             }
             if let Some(ca) = &about.ca {

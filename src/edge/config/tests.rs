@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::*;
+use crate::edge::registry::DockerConfig;
 
 /// A folder with a `provost.yaml`.
 fn written(text: &str) -> (TempDir, PathBuf) {
@@ -69,7 +70,7 @@ fn every_key_is_read_and_knows_its_place() {
     assert_eq!((config.cache_size.value, config.stale_proofs.value), (16 << 20, Duration::ZERO));
     assert_eq!((config.records.value, config.log_format.value), (Records::None, LogFormat::Json));
     let corp = &config.registries[&"registry.corp.example".parse().expect("a host")];
-    assert_eq!(corp.addresses[0].value, "10.20.0.0/16");
+    assert_eq!(corp.addresses[0].value.to_string(), "10.20.0.0/16");
     assert_eq!(corp.addresses[0].source.to_string(), format!("{}:12:17", file.display()));
     assert_eq!(corp.ca.as_ref().map(|ca| ca.value.clone()), Some(dir.path().join("corp-ca.pem")));
     assert!(config.registries[&"127.0.0.1:5000".parse().expect("a host")].plain_http.value);
@@ -152,6 +153,10 @@ fn what_is_wrong_is_told_with_line_and_column() {
         (
             "registries:\n  r.example:\n    addresses: 10.0.0.0/8\n",
             &["provost.yaml:3:16: `registries.r.example.addresses` must be a list of texts, and is text"],
+        ),
+        (
+            "registries:\n  r.example:\n    addresses: [10.0.0.0/8, 10.0.0.1/8]\n",
+            &["provost.yaml:3:29: `registries.r.example.addresses`: bits after the prefix are set: write 10.0.0.0/8"],
         ),
         (
             "registries:\n  r.example:\n    clientCert: {cert: a}\n",
@@ -270,6 +275,39 @@ fn what_is_printed_can_be_read_again_and_shows_every_source() {
     assert_eq!(again.print().lines().map(strip).collect::<Vec<_>>(), printed.lines().map(strip).collect::<Vec<_>>());
     let defaults = Config::load(None, &[]).expect("the defaults are right").print();
     assert!(defaults.lines().all(|line| line.ends_with(':') || line.ends_with("# default")), "{defaults}");
+}
+
+#[test]
+fn the_files_of_registries_are_read_and_each_that_cannot_be_used_is_told() {
+    let (dir, file) = written(FULL);
+    let config = Config::load(Some(&file), &[]).expect("the full file is right");
+    let Problems(all) = config.registry_settings().expect_err("there are no such files");
+    assert_eq!(all.len(), 4, "{all:#?}");
+    let place = format!("{}:13:9: `registries.registry.corp.example.ca`: ", file.display());
+    assert!(all.iter().any(|problem| problem.to_string().starts_with(&place)), "{all:#?}");
+
+    let auth = "{\"auths\":{\"registry.corp.example\":{\"auth\":\"dTpodW50ZXIy\"}},\"credsStore\":\"x\"}";
+    for (name, content) in [("corp-ca.pem", "ca"), ("config.json", auth), ("client.crt", "cert"), ("client.key", "key")]
+    {
+        fs::write(dir.path().join(name), content).expect("written");
+    }
+    let (settings, warnings) = config.registry_settings().expect("all files are there");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("config.json: credsStore is ignored"), "{warnings:?}");
+    let corp = &settings.hosts[&"registry.corp.example".parse().expect("a host")];
+    assert_eq!(corp.ca.as_deref(), Some(&b"ca"[..]));
+    assert_eq!(corp.credentials.as_ref().map(DockerConfig::len), Some(1));
+    assert_eq!(corp.client_cert.as_ref().map(|pair| pair.key.clone()), Some(b"key".to_vec()));
+    assert_eq!(corp.realm.as_deref(), Some("https://auth.corp.example"));
+    assert!(!corp.plain_http);
+    let local = &settings.hosts[&"127.0.0.1:5000".parse().expect("a host")];
+    assert!(local.plain_http && local.credentials.is_none() && local.addresses.len() == 1);
+
+    // What cannot be used is named without its content.
+    fs::write(dir.path().join("config.json"), "{\"auths\":{\"x\":{\"auth\":\"hunter2\"}}").expect("written");
+    let Problems(all) = config.registry_settings().expect_err("the file is cut short");
+    assert_eq!(all.len(), 1, "{all:#?}");
+    assert!(!all[0].to_string().contains("hunter2"), "{}", all[0]);
 }
 
 fn strip(line: &str) -> &str {

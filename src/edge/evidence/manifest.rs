@@ -109,6 +109,7 @@ pub(super) fn descriptor(raw: &RawValue) -> Result<Descriptor, Invalid> {
         digest,
         size: wire.size,
         annotations: wire.annotations.unwrap_or_default().0,
+        platform: None,
     })
 }
 

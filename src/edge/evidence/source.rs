@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::decision::reference::{Digest, PinnedImage, Repository};
-use crate::edge::registry::{Budget, Failure, Manifest, ManifestRef, Referrers};
+use crate::edge::registry::{Budget, Failure, Manifest, ManifestRef, Referrers, Registry};
 
 /// The calls that a search makes. Every one ends within the budget's deadline, and spends from the budget what it fetches.
 pub trait Source: Send + Sync + 'static {
@@ -32,4 +32,38 @@ pub trait Source: Send + Sync + 'static {
 
     /// Which credential would be used for a repository, as an opaque keyed hash; never the credential.
     fn credential_scope(&self, repository: &Repository) -> [u8; 32];
+}
+
+impl Source for Registry {
+    fn manifest<'a>(
+        &'a self,
+        repository: &'a Repository,
+        by: &'a ManifestRef,
+        budget: &'a Budget,
+    ) -> BoxFuture<'a, Result<Manifest, Failure>> {
+        Box::pin(Self::manifest(self, repository, by, budget))
+    }
+
+    fn referrers<'a>(
+        &'a self,
+        image: &'a PinnedImage,
+        budget: &'a Budget,
+    ) -> BoxFuture<'a, Result<Referrers, Failure>> {
+        Box::pin(Self::referrers(self, image, budget))
+    }
+
+    fn blob<'a>(
+        &'a self,
+        repository: &'a Repository,
+        digest: Digest,
+        size: u64,
+        max: u64,
+        budget: &'a Budget,
+    ) -> BoxFuture<'a, Result<Bytes, Failure>> {
+        Box::pin(Self::blob(self, repository, digest, size, max, budget))
+    }
+
+    fn credential_scope(&self, repository: &Repository) -> [u8; 32] {
+        Self::credential_scope(self, repository)
+    }
 }

@@ -15,6 +15,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_cert::der::Decode as _;
 
+use crate::decision::reference::Digest;
 use crate::edge::{clock, metrics as names};
 
 /// How often the files are looked at. A file watch would see the first swap of a mounted Secret at most.
@@ -99,6 +100,15 @@ impl ServingCert {
         self.served.load().as_ref().map(|served| served.not_after)
     }
 
+    /// SHA-256 of the served leaf's DER, and when it ends; `None` while there is none.
+    #[must_use]
+    pub fn served(&self) -> Option<(Digest, Timestamp)> {
+        let served = self.served.load();
+        let served = served.as_ref()?;
+        let leaf = served.pair.cert.first()?;
+        Some((Digest::from_bytes(sha256(leaf)), served.not_after))
+    }
+
     /// Takes a pair of PEM texts over, or keeps the one that it has and says why.
     pub fn offer(&self, files: &CertFiles, cert: &[u8], key: &[u8]) -> Result<Timestamp, LoadError> {
         let served = read_pair(files, cert, key)?;
@@ -113,16 +123,20 @@ impl ServingCert {
     }
 
     /// Looks at the files every 2 s, for ever, and takes over what changed since `seen` and fits. What does not fit is
-    /// said once.
-    pub async fn follow(&self, files: &CertFiles, seen: Seen) {
-        self.follow_every(files, seen, POLL).await;
+    /// said once. `looked` is called after each change that was looked at.
+    pub async fn follow(&self, files: &CertFiles, seen: Seen, looked: impl Fn()) {
+        self.follow_every(files, seen, POLL, looked).await;
     }
 
     /// [`ServingCert::follow`] with a period of its own, for tests.
-    pub async fn follow_every(&self, files: &CertFiles, mut seen: Seen, period: Duration) {
+    pub async fn follow_every(&self, files: &CertFiles, mut seen: Seen, period: Duration, looked: impl Fn()) {
         loop {
             tokio::time::sleep(period).await;
-            seen = self.look(files, Some(seen)).await;
+            let now = self.look(files, Some(seen.clone())).await;
+            if now != seen {
+                looked();
+            }
+            seen = now;
         }
     }
 

@@ -89,7 +89,7 @@ async fn c_42_twenty_swaps_in_a_row_and_then_what_does_not_fit() {
     assert!(cert.not_after().is_some());
     let follow = tokio::spawn({
         let cert = Arc::clone(&cert);
-        async move { cert.follow_every(&files, seen, Duration::from_millis(5)).await }
+        async move { cert.follow_every(&files, seen, Duration::from_millis(5), || {}).await }
     });
     let acceptor = TlsAcceptor::from(server_config(Arc::clone(&cert)).expect("the settings are right"));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

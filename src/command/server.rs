@@ -1,0 +1,225 @@
+//! The server as `serve` and `demo` start it: edges put together around the gate, served, drained, sealed. It must never
+//! hold a rule, and it must never serve without policies, a ledger and a gate.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+use crate::decision::plan::Limits;
+use crate::decision::policy::PolicySet;
+use crate::decision::record::{Event, PolicyChange, Started};
+use crate::edge::config::{self, Config, Records};
+use crate::edge::evidence::{self, Evidence};
+use crate::edge::http::{self, Drained, Listeners, Patience, Readiness};
+use crate::edge::ledger::{self, Appended, Ledger, Store, Wait};
+use crate::edge::policy_dir::{Change, ChangeKind, Loaded, PolicyDir};
+use crate::edge::registry::Registry;
+use crate::edge::tls::{self, CertFiles, ServingCert};
+use crate::edge::metrics;
+use crate::gate::Gate;
+
+/// How often finished samples are folded into the histograms.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// How long the ledger may take to write what is queued when the process ends.
+const SEALING: Duration = Duration::from_secs(10);
+/// How long a record that nobody waits for may take.
+const UNHURRIED: Duration = Duration::from_secs(30);
+/// The file beside the ledger in which the last good policies outlive a restart.
+const LAST_GOOD: &str = "policies.last-good.json";
+
+/// A server that listens and does not answer yet.
+pub struct Server {
+    listeners: Listeners,
+    gate: Gate,
+    readiness: Arc<Readiness>,
+    metrics: metrics::Metrics,
+}
+
+impl Server {
+    /// Opens everything that the settings name. Errors where something cannot be had at all: an address, the ledger, a
+    /// registry's files. Broken policies and a missing certificate are no errors here: what is broken denies by its own
+    /// code, and without a certificate the server is never ready (C-45).
+    pub async fn new(config: &Config) -> anyhow::Result<Self> {
+        let metrics = metrics::install()?;
+        let certificate = Arc::new(ServingCert::new());
+        let readiness = Arc::new(Readiness::new(Arc::clone(&certificate)));
+        let tls = tls::server_config(Arc::clone(&certificate))?;
+        let (review, health) = (config.listen.value, config.health_listen.value);
+        let review = TcpListener::bind(review).await.with_context(|| format!("cannot listen on {review} for reviews"))?;
+        let health = TcpListener::bind(health).await.with_context(|| format!("cannot listen on {health} for health"))?;
+
+        let ledger = open_ledger(config)?;
+        readiness.ledger_writable();
+        let policies = open_policies(config, &ledger).await;
+        readiness.policies_read();
+        let (registries, warnings) = config.registry_settings()?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        let settings = evidence::Settings {
+            max_bytes: config.cache_size.value,
+            stale_proofs: config.stale_proofs.value,
+            ..evidence::Settings::default()
+        };
+        let gate = Gate {
+            policies: Arc::clone(&policies),
+            evidence: Evidence::new(Registry::new(&registries)?, settings),
+            ledger: ledger.clone(),
+            limits: Limits { images_per_review: config.images_per_review.value },
+        };
+        tokio::spawn(policies.watch(move |loaded| take_note(loaded, &ledger)));
+        follow_certificate(config, certificate, gate.ledger.clone()).await;
+        tokio::spawn(upkeep(metrics.clone()));
+        let listeners = Listeners {
+            review,
+            health,
+            tls,
+            connections: config.connections.value,
+            patience: Patience::default(),
+            drain: config.drain.value,
+        };
+        Ok(Self { listeners, gate, readiness, metrics })
+    }
+
+    /// Where reviews are taken.
+    pub fn review_address(&self) -> anyhow::Result<SocketAddr> {
+        Ok(self.listeners.review.local_addr()?)
+    }
+
+    /// Where health and metrics are.
+    pub fn health_address(&self) -> anyhow::Result<SocketAddr> {
+        Ok(self.listeners.health.local_addr()?)
+    }
+
+    /// Serves until `stop`, drains, and seals the ledger.
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> anyhow::Result<Drained> {
+        let ledger = self.gate.ledger.clone();
+        let drained = http::serve(self.listeners, Arc::new(self.gate), self.readiness, self.metrics, stop).await;
+        ledger.seal(Instant::now() + SEALING).await?;
+        Ok(drained)
+    }
+}
+
+fn open_ledger(config: &Config) -> anyhow::Result<Ledger> {
+    let file = &config.ledger_store.value;
+    let mut settings = ledger::Settings::new(Store::File(file.clone()));
+    settings.durability = match config.ledger_durability.value {
+        config::Durability::Denials => ledger::Durability::Denials,
+        config::Durability::All => ledger::Durability::All,
+    };
+    settings.cluster.clone_from(&config.cluster.value);
+    settings.replica = replica();
+    settings.stream = match config.records.value {
+        Records::Stdout => Some(Box::new(std::io::stdout())),
+        Records::None => None,
+    };
+    settings.started = Started {
+        settings: [("policies", config.policies.value.display().to_string())]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into(),
+        ..settings.started
+    };
+    Ledger::open(settings).with_context(|| format!("the ledger {} cannot be opened", file.display()))
+}
+
+/// The host's name: in a cluster, the pod's.
+fn replica() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| String::new(), |name| name.trim().to_owned())
+}
+
+async fn open_policies(config: &Config, ledger: &Ledger) -> Arc<PolicyDir> {
+    let folder = &config.policies.value;
+    let last_good = config.ledger_store.value.parent().unwrap_or(Path::new(".")).join(LAST_GOOD);
+    let (policies, loaded) = PolicyDir::open(folder, Some(&last_good));
+    if loaded.set.policies.is_empty() && loaded.problems.is_empty() {
+        tracing::warn!(folder = %folder.display(), "there is no policy: everything is denied, `no-policy`");
+    }
+    tell(&loaded);
+    record(changes(&loaded), ledger.clone()).await;
+    Arc::new(policies)
+}
+
+/// A reload: said, counted and recorded.
+fn take_note(loaded: &Loaded, ledger: &Ledger) {
+    tell(loaded);
+    tokio::spawn(record(changes(loaded), ledger.clone()));
+}
+
+fn tell(loaded: &Loaded) {
+    for problem in &loaded.problems {
+        tracing::error!("{problem}");
+    }
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    for change in &loaded.changes {
+        tracing::info!(name = change.name, what = %change.what, "policy");
+    }
+    let PolicySet { policies, deny_lists, broken } = &*loaded.set;
+    metrics::policies(policies.len() + deny_lists.len(), loaded.stale.len() + broken.len(), !loaded.problems.is_empty());
+}
+
+fn changes(loaded: &Loaded) -> Vec<PolicyChange> {
+    let error = |name: &str| loaded.problems.iter().find(|p| p.to_string().contains(name)).map(ToString::to_string);
+    let change = |Change { name, what, hash, .. }: &Change| match what {
+        ChangeKind::Added | ChangeKind::Changed => {
+            PolicyChange { name: name.clone(), from: None, to: *hash, error: None }
+        }
+        ChangeKind::Removed => PolicyChange { name: name.clone(), from: *hash, to: None, error: None },
+        ChangeKind::Broken => {
+            let error = error(name).or_else(|| loaded.problems.first().map(ToString::to_string));
+            PolicyChange { name: name.clone(), from: *hash, to: None, error }
+        }
+    };
+    loaded.changes.iter().map(change).collect()
+}
+
+async fn record(changes: Vec<PolicyChange>, ledger: Ledger) {
+    if changes.is_empty() {
+        return;
+    }
+    append(Event::PoliciesChanged(changes), &ledger).await;
+}
+
+async fn append(event: Event, ledger: &Ledger) {
+    match ledger.append(event, Wait::Queued, Instant::now() + UNHURRIED).await {
+        Appended::Saved(_) | Appended::Queued(_) | Appended::Off => {}
+        Appended::Pending => tracing::error!("a change is not on disk yet"),
+        Appended::Unavailable(why) => tracing::error!(why, "a change could not be recorded"),
+    }
+}
+
+/// Loads the serving certificate, and goes on looking at its files; each that is taken over is recorded.
+async fn follow_certificate(config: &Config, certificate: Arc<ServingCert>, ledger: Ledger) {
+    let files = CertFiles { cert: config.tls_cert.value.clone(), key: config.tls_key.value.clone() };
+    let seen = certificate.look(&files, None).await;
+    let (told, mut changed) = tokio::sync::watch::channel(());
+    told.send_replace(());
+    tokio::spawn({
+        let certificate = Arc::clone(&certificate);
+        async move { certificate.follow(&files, seen, || told.send_replace(())).await }
+    });
+    tokio::spawn(async move {
+        let mut recorded = None;
+        while changed.changed().await.is_ok() {
+            if let Some((fingerprint, not_after)) = certificate.served()
+                && recorded.replace(fingerprint) != Some(fingerprint)
+            {
+                append(Event::CertificateChanged { fingerprint, not_after }, &ledger).await;
+            }
+        }
+    });
+}
+
+async fn upkeep(metrics: metrics::Metrics) {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        metrics.upkeep();
+    }
+}
