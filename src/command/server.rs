@@ -18,10 +18,10 @@ use crate::edge::config::{self, Config, Records};
 use crate::edge::evidence::{self, Evidence};
 use crate::edge::http::{self, Drained, Listeners, Patience, Readiness};
 use crate::edge::ledger::{self, Appended, Ledger, Store, Wait};
+use crate::edge::metrics;
 use crate::edge::policy_dir::{Change, ChangeKind, Loaded, PolicyDir};
 use crate::edge::registry::Registry;
 use crate::edge::tls::{self, CertFiles, ServingCert};
-use crate::edge::metrics;
 use crate::gate::Gate;
 
 /// How often finished samples are folded into the histograms.
@@ -51,8 +51,10 @@ impl Server {
         let readiness = Arc::new(Readiness::new(Arc::clone(&certificate)));
         let tls = tls::server_config(Arc::clone(&certificate))?;
         let (review, health) = (config.listen.value, config.health_listen.value);
-        let review = TcpListener::bind(review).await.with_context(|| format!("cannot listen on {review} for reviews"))?;
-        let health = TcpListener::bind(health).await.with_context(|| format!("cannot listen on {health} for health"))?;
+        let review =
+            TcpListener::bind(review).await.with_context(|| format!("cannot listen on {review} for reviews"))?;
+        let health =
+            TcpListener::bind(health).await.with_context(|| format!("cannot listen on {health} for health"))?;
 
         let ledger = open_ledger(config)?;
         readiness.ledger_writable();
@@ -162,7 +164,11 @@ fn tell(loaded: &Loaded) {
         tracing::info!(name = change.name, what = %change.what, "policy");
     }
     let PolicySet { policies, deny_lists, broken } = &*loaded.set;
-    metrics::policies(policies.len() + deny_lists.len(), loaded.stale.len() + broken.len(), !loaded.problems.is_empty());
+    metrics::policies(
+        policies.len() + deny_lists.len(),
+        loaded.stale.len() + broken.len(),
+        !loaded.problems.is_empty(),
+    );
 }
 
 fn changes(loaded: &Loaded) -> Vec<PolicyChange> {
