@@ -23,7 +23,8 @@ fn stderr(output: &Output) -> String {
 /// The line of a key, without the spaces before its source.
 fn line(shown: &str, key: &str) -> String {
     let line = shown.lines().find(|line| line.trim_start().starts_with(&format!("{key}: ")));
-    line.unwrap_or_else(|| panic!("no {key} in:\n{shown}")).split_whitespace().collect::<Vec<_>>().join(" ")
+    assert!(line.is_some(), "no {key} in:\n{shown}");
+    line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]

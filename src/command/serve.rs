@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::server::Server;
 use crate::edge::config::{Config, Override, Source};
@@ -186,7 +187,24 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let server = Server::new(config).await?;
     let (review, health) = (server.review_address()?, server.health_address()?);
     tracing::info!(review = format!("https://{review}/validate"), health = format!("http://{health}"), "listening");
-    match server.serve(signals.next()).await? {
+    let (told, stop) = oneshot::channel();
+    let stopping = async move {
+        // A sender that is gone means that the process ends anyway.
+        let _told = stop.await.is_ok();
+    };
+    let hurried = async {
+        signals.next().await;
+        let _heard = told.send(()).is_ok();
+        signals.next().await;
+    };
+    let drained = tokio::select! {
+        drained = server.serve(stopping) => drained?,
+        () = hurried => {
+            tracing::warn!("told twice: stopped without draining to the end");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    match drained {
         Drained::Clean => {
             tracing::info!("stopped; every reply was sent");
             Ok(ExitCode::SUCCESS)

@@ -134,6 +134,11 @@ fn judge(
             return Ok(vec![Proof { place: image.place.clone(), image: None, ground: ground.clone() }]);
         }
         Step::Denied(denial) => return Err(vec![denial.clone()]),
+        Step::Unjudged if plan.whole.is_empty() => {
+            let found = format!("{} was not judged", image.place.path);
+            return Err(vec![Denial::of_review(Code::InternalError, "a proof for each image", found)]);
+        }
+        Step::Unjudged => return Ok(Vec::new()),
         Step::Open { image, denials, rules, question } => (image, denials, rules, question),
     };
     let answer = question.and_then(|index| answers.get(index));

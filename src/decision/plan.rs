@@ -45,6 +45,8 @@ pub(in crate::decision) enum Step {
     Proven(Ground),
     /// Denied before any policy is asked for its rules.
     Denied(Denial),
+    /// Not judged, since the review is denied as a whole. Never a proof.
+    Unjudged,
     /// Covered or refused by each policy; `rules` remain to be judged.
     Open {
         image: PinnedImage,
@@ -172,12 +174,13 @@ fn settle(review: &Review, image: &ReviewedImage, governing: &Governing, governe
             &format!("{} ({}{since})", why.reason, list.name),
         ));
     }
+    if !governed {
+        return Step::Unjudged;
+    }
     let mut denials = Vec::new();
     let mut rules = Vec::new();
-    if governed {
-        for (policy_index, policy) in governing.policies.iter().enumerate() {
-            judge_name(policy, policy_index, image, &pinned, &mut denials, &mut rules);
-        }
+    for (policy_index, policy) in governing.policies.iter().enumerate() {
+        judge_name(policy, policy_index, image, &pinned, &mut denials, &mut rules);
     }
     Step::Open { image: pinned, denials, rules, question: None }
 }

@@ -304,3 +304,33 @@ impl Verdict {
         codes
     }
 }
+
+/// Verdicts as a test of what is rendered from them wants them. No other build can make one but by [`super::decide`].
+#[cfg(test)]
+pub(crate) mod for_tests {
+    use super::{Admitted, Denial, Denied, Ground, Note, PolicyStamp, Proof, Softened, Verdict, WouldDeny};
+    use super::{Code, Mode, Place};
+
+    pub(crate) fn denial(code: Code, at: Option<(Place, &str)>, found: &str, wanted: &str) -> Denial {
+        let (place, image) = at.map(|(place, image)| (place, image.to_owned())).unzip();
+        let (found, wanted) = (found.to_owned(), wanted.to_owned());
+        Denial { code, place, image, policy: None, rule: None, wanted, found, mode: Mode::Enforce }
+    }
+
+    pub(crate) fn softened(denial: Denial, mode: Mode, policy: Option<PolicyStamp>) -> Denial {
+        Denial { policy, mode, ..denial }
+    }
+
+    pub(crate) fn deny(denials: Vec<Denial>, policies: Vec<PolicyStamp>, images: usize) -> Verdict {
+        Verdict::Deny(Denied { denials, policies, images })
+    }
+
+    pub(crate) fn would_deny(denials: Vec<Denial>, policies: Vec<PolicyStamp>, because: Softened) -> Verdict {
+        Verdict::WouldDeny(WouldDeny { denials, policies, notes: Vec::new(), because })
+    }
+
+    pub(crate) fn admit(grounds: Vec<(Place, Ground)>, policies: Vec<PolicyStamp>, notes: Vec<Note>) -> Verdict {
+        let proofs = grounds.into_iter().map(|(place, ground)| Proof { place, image: None, ground }).collect();
+        Verdict::Admit(Admitted { proofs, policies, notes })
+    }
+}

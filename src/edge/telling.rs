@@ -37,6 +37,12 @@ pub fn install(format: LogFormat) -> Result<(), TryInitError> {
     Ok(())
 }
 
+/// A log of errors only, for commands that talk to a person by themselves. `RUST_LOG` replaces the filter.
+pub fn install_quiet() -> Result<(), TryInitError> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).finish().try_init()
+}
+
 /// `RUST_LOG` is there but wrong, as against not there at all.
 fn error_is_syntax(error: &tracing_subscriber::filter::FromEnvError) -> bool {
     std::error::Error::source(error).is_some_and(|source| !source.is::<std::env::VarError>())

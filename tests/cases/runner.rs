@@ -100,7 +100,7 @@ fn read<T: serde::de::DeserializeOwned>(case: &str, file: &str) -> T {
     serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{case}/{file}: {e}"))
 }
 
-fn policies(case: &str) -> PolicySet {
+fn policies(case: &str) -> Arc<PolicySet> {
     let place = tempfile::tempdir().expect("a folder");
     fs::create_dir(place.path().join("keys")).expect("keys");
     for key in fs::read_dir(folder().join("keys")).expect("keys") {

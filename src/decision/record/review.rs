@@ -15,6 +15,9 @@ use crate::decision::reference::{Digest, ImageRef};
 use crate::decision::review::{Fault, Holder, Operation, Request, ReviewedImage};
 use crate::decision::verdict::{Denial, Ground, Note, Proof, Softened, Verdict};
 
+#[cfg(test)]
+mod tests;
+
 /// What a review's record is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct ReviewInput<'a> {
@@ -48,8 +51,12 @@ impl ReviewRecord {
         let canonical = LEVELS
             .iter()
             .filter(|level| input.images.len() <= level.images)
-            .map(|level| canonical(&shape(input, level)))
-            .find(|text| text.len() <= MAX_EVENT)
+            .find_map(|level| {
+                let attempt = shape(input, level, Hashes::Unset);
+                let text = Some(canonical(&attempt)).filter(|text| text.len() <= MAX_EVENT)?;
+                // What is left out is hashed once it is known that this is how it fits.
+                Some(if attempt.omitted.is_empty() { text } else { canonical(&shape(input, level, Hashes::Set)) })
+            })
             .unwrap_or_else(|| tight(input));
         Self { canonical }
     }
@@ -83,6 +90,22 @@ enum Proofs {
     Evidence,
     /// Not at all: only their hash.
     Hash,
+}
+
+/// Whether what is left out is hashed already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hashes {
+    Set,
+    Unset,
+}
+
+impl Hashes {
+    fn of<T: Serialize>(self, count: usize, whole: impl FnOnce() -> T) -> Omitted {
+        match self {
+            Self::Set => Omitted::of(count, &whole()),
+            Self::Unset => Omitted::unhashed(count),
+        }
+    }
 }
 
 /// From wide to narrow. A review of a few images with names of a usual length takes the first.
@@ -219,24 +242,26 @@ const fn is_false(value: &bool) -> bool {
     !*value
 }
 
-fn shape<'a>(input: ReviewInput<'a>, level: &Level) -> Shape<'a> {
+fn shape<'a>(input: ReviewInput<'a>, level: &Level, hashes: Hashes) -> Shape<'a> {
     let ReviewInput { request, verdict, fault, stages, .. } = input;
     let text = |text: &'a str| shorten(text, level.text);
     let owned = |text: String| Cow::Owned(shorten(&text, level.text).into_owned());
     let mut omitted = BTreeMap::new();
-    if request.groups.len() > level.groups {
-        omitted.insert("groups", Omitted::of(request.groups.len() - level.groups, &request.groups));
+    let (groups, policies) = (&request.groups, verdict.policies());
+    if groups.len() > level.groups {
+        omitted.insert("groups", hashes.of(groups.len() - level.groups, || groups));
     }
-    if verdict.policies().len() > level.policies {
-        omitted.insert("policies", Omitted::of(verdict.policies().len() - level.policies, &verdict.policies()));
+    if policies.len() > level.policies {
+        omitted.insert("policies", hashes.of(policies.len() - level.policies, || policies));
     }
-    if verdict.denials().len() > level.denials {
-        let whole: Vec<_> = verdict.denials().iter().map(|denial| denial_shape(denial, &LEVELS[0])).collect();
-        omitted.insert("denials", Omitted::of(whole.len() - level.denials, &whole));
+    let (denials, proofs) = (verdict.denials(), verdict.proofs());
+    if denials.len() > level.denials {
+        let whole = || denials.iter().map(|denial| denial_shape(denial, &LEVELS[0])).collect::<Vec<_>>();
+        omitted.insert("denials", hashes.of(denials.len() - level.denials, whole));
     }
-    if level.proofs != Proofs::Whole && !verdict.proofs().is_empty() {
-        let whole: Vec<_> = verdict.proofs().iter().map(|proof| proof_shape(proof, &LEVELS[0])).collect();
-        omitted.insert("proofs", Omitted::of(whole.len(), &whole));
+    if level.proofs != Proofs::Whole && !proofs.is_empty() {
+        let whole = || proofs.iter().map(|proof| proof_shape(proof, &LEVELS[0])).collect::<Vec<_>>();
+        omitted.insert("proofs", hashes.of(proofs.len(), whole));
     }
     let resource = if request.sub_resource.is_empty() {
         text(&request.resource)
@@ -255,14 +280,14 @@ fn shape<'a>(input: ReviewInput<'a>, level: &Level) -> Shape<'a> {
         namespace: text(&request.namespace),
         name: text(&request.name),
         user: text(&request.user),
-        groups: request.groups.iter().take(level.groups).map(|group| text(group)).collect(),
+        groups: groups.iter().take(level.groups).map(|group| text(group)).collect(),
         verdict: verdict.word(),
         softened: verdict.softened().map(softened_word),
         notes: verdict.notes().iter().copied().map(Note::as_str).collect(),
         codes: verdict.codes(),
-        policies: verdict.policies().iter().take(level.policies).map(|stamp| owned(stamp.to_string())).collect(),
+        policies: policies.iter().take(level.policies).map(|stamp| owned(stamp.to_string())).collect(),
         images: image_shapes(input, level),
-        denials: verdict.denials().iter().take(level.denials).map(|denial| denial_shape(denial, level)).collect(),
+        denials: denials.iter().take(level.denials).map(|denial| denial_shape(denial, level)).collect(),
         fault: fault.map(|Fault { code, detail }| FaultShape { code: *code, detail: text(detail) }),
         stages: stages.iter().map(|(stage, time)| (*stage, micros(*time))).collect(),
         omitted,
@@ -271,7 +296,7 @@ fn shape<'a>(input: ReviewInput<'a>, level: &Level) -> Shape<'a> {
 
 /// Everything but the images takes the narrowest form; the images share what is left. Equal images are written once.
 fn tight(input: ReviewInput<'_>) -> String {
-    let mut shape = shape(ReviewInput { images: &[], ..input }, &TIGHT);
+    let mut shape = shape(ReviewInput { images: &[], ..input }, &TIGHT, Hashes::Set);
     let all = image_shapes(input, &TIGHT);
     let mut distinct: Vec<ImageShape<'_>> = Vec::new();
     let mut index: HashMap<(&str, bool), usize> = HashMap::new();
@@ -292,26 +317,28 @@ fn tight(input: ReviewInput<'_>) -> String {
     let places =
         input.images.iter().map(|image| (&image.place.path, &image.place.name, &image.text)).collect::<Vec<_>>();
     // The hash of all images stands for what is left out of each of them.
-    shape.omitted.insert("images", Omitted::of(0, &places));
+    shape.omitted.insert("images", Omitted::unhashed(0));
     let room = MAX_EVENT.saturating_sub(canonical(&shape).len() + 16);
-    for (width, count) in narrowing(distinct.len()) {
-        let images: Vec<_> = distinct.iter().take(count).map(|image| narrow(image, width)).collect();
-        let size: usize = images.iter().map(|image| canonical(image).len() + 1).sum();
-        if size <= room || count == 0 {
-            shape.images = images;
-            shape.omitted.insert("images", Omitted::of(distinct.len() - count, &places));
+    for width in WIDTHS {
+        let mut left = room;
+        // Stops at the first image without room, so that a flood of images costs no more than those that fit.
+        let fitting = distinct.iter().map_while(|image| {
+            let narrow = narrow(image, width);
+            left = left.checked_sub(canonical(&narrow).len() + 1)?;
+            Some(narrow)
+        });
+        shape.images = fitting.collect();
+        if shape.images.len() == distinct.len() {
             break;
         }
     }
+    shape.omitted.insert("images", Omitted::of(distinct.len() - shape.images.len(), &places));
     canonical(&shape)
 }
 
-/// Ever narrower texts for all images, then ever fewer images: the latter only where there are more than the limit of
-/// images in one review, which then is denied anyway.
-fn narrowing(count: usize) -> impl Iterator<Item = (usize, usize)> {
-    let narrower = [512, 256, 192, 128, 96, 80, 64, 48, 36].into_iter().map(move |width| (width, count));
-    narrower.chain((0..count).rev().step_by(8).map(|fewer| (36, fewer))).chain(std::iter::once((36, 0)))
-}
+/// Ever narrower names. Not all images fit in the narrowest only where there are more than one review may hold, which then
+/// is denied anyway.
+const WIDTHS: [usize; 9] = [512, 256, 192, 128, 96, 80, 64, 48, 36];
 
 /// One image in `width` bytes for its name. Where a repository and a digest are known they say it all but the tag.
 fn narrow<'a>(image: &ImageShape<'a>, width: usize) -> ImageShape<'a> {

@@ -2,7 +2,7 @@
 //! with the uid that its denial needs, or, without one, no reply at all.
 
 use super::form::Form;
-use super::printable::{printable, shorten};
+use super::printable::clip;
 use super::reading::Reading;
 use super::rescue::{RESCUE_WINDOW, rescue_uid};
 use crate::decision::code::Code;
@@ -102,7 +102,7 @@ pub(super) fn malformed(detail: impl Into<String>) -> Fault {
 
 /// A piece of untrusted text, as a fault may hold it.
 pub(super) fn quoted(text: &str) -> String {
-    format!("`{}`", shorten(&printable(text), 80))
+    format!("`{}`", clip(text, 80))
 }
 
 #[cfg(test)]

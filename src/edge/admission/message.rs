@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use super::encode::RecordMark;
-use super::printable::{printable, shorten};
+use super::printable::{clip, printable, shorten};
 use crate::decision::code::Code;
 use crate::decision::policy::Mode;
 use crate::decision::review::{Holder, Place};
@@ -14,6 +14,8 @@ use crate::decision::verdict::{Denial, Softened, Verdict};
 
 /// The longest message, in bytes: under 1.5 KiB.
 pub(super) const MAX_MESSAGE: usize = 1535;
+/// The most entries that a message can hold: each takes at least ten bytes.
+const MAX_ENTRIES: usize = MAX_MESSAGE / 10;
 /// The most that the names of policies and of the record may take of it.
 const MAX_TAIL: usize = 480;
 pub(super) const MAX_WARNINGS: usize = 8;
@@ -31,15 +33,18 @@ pub(super) fn message(verdict: &Verdict, record: &RecordMark) -> String {
     let tail = tail(verdict, record);
     let room = MAX_MESSAGE - head.len() - tail.len();
     let several_policies = verdict.policies().len() > 1;
+    // More of them cannot fit, however little is said of each.
+    let details: &[Detail] = if entries.len() > MAX_ENTRIES { &[Detail::Places] } else { Detail::ALL };
     let mut body = String::new();
-    for detail in [Detail::Full, Detail::ShortNames, Detail::Codes, Detail::Places] {
-        let rendered: Vec<String> = entries.iter().map(|entry| entry.render(detail, several_policies)).collect();
+    for detail in details {
+        let few = entries.iter().take(MAX_ENTRIES);
+        let rendered: Vec<String> = few.map(|entry| entry.render(*detail, several_policies)).collect();
         body = rendered.join("; ");
-        if body.len() <= room {
+        if body.len() <= room && rendered.len() == entries.len() {
             break;
         }
-        if detail == Detail::Places {
-            body = whole_entries(&rendered, "; ", room);
+        if *detail == Detail::Places {
+            body = whole_entries(&rendered, entries.len(), "; ", room);
         }
     }
     format!("{head}{body}{tail}")
@@ -55,30 +60,30 @@ pub(super) fn warnings(verdict: &Verdict, record: &RecordMark) -> Vec<String> {
             Some(Softened::Audit) | None => return Vec::new(),
         },
     };
-    let mut warnings: Vec<String> = Vec::new();
     let mut seen = HashSet::new();
+    let mut warnings = Vec::new();
     for denial in verdict.denials() {
         let softened = match denial.mode() {
             Mode::Warn if softened.is_empty() => " (not enforced)",
             Mode::Enforce | Mode::Warn => softened,
             Mode::Audit => continue,
         };
-        let what = match denial.place() {
-            Some(place) => {
-                let name = short_digests(denial.image().unwrap_or_default());
-                format!("{} {}", shown(place), printable(&name))
-            }
-            None => printable(denial.found()),
+        let (path, what) = match denial.place() {
+            Some(place) => (Some(place.path.as_str()), denial.image().unwrap_or_default()),
+            None => (None, denial.found()),
         };
-        let warning = format!("provost: {}{softened}: {}", denial.code(), what.trim_end());
-        let warning = shorten(&warning, MAX_WARNING);
-        if seen.insert(warning.clone()) {
-            warnings.push(warning);
+        // An API server drops what it was told before.
+        if !seen.insert((denial.code(), softened, path, what)) || warnings.len() == MAX_WARNINGS {
+            continue;
         }
+        let what = clip(&short_digests(what), MAX_WARNING);
+        let what = denial.place().map_or_else(|| what.clone(), |place| format!("{} {what}", shown(place)));
+        let warning = format!("provost: {}{softened}: {}", denial.code(), what.trim_end());
+        warnings.push(shorten(&warning, MAX_WARNING));
     }
-    if warnings.len() > MAX_WARNINGS {
-        let more = warnings.len() - (MAX_WARNINGS - 1);
+    if seen.len() > MAX_WARNINGS {
         warnings.truncate(MAX_WARNINGS - 1);
+        let more = seen.len() - warnings.len();
         let record = record_name(record).map(|record| format!(", {record}")).unwrap_or_default();
         warnings.push(shorten(&format!("provost: and {more} more{record}"), MAX_WARNING));
     }
@@ -88,7 +93,7 @@ pub(super) fn warnings(verdict: &Verdict, record: &RecordMark) -> Vec<String> {
 /// A comma-separated list for an annotation, cut at a whole entry.
 pub(super) fn annotation_list<T: AsRef<str>>(entries: impl IntoIterator<Item = T>) -> String {
     let entries: Vec<String> = entries.into_iter().map(|entry| printable(entry.as_ref())).collect();
-    whole_entries(&entries, ",", MAX_ANNOTATION)
+    whole_entries(&entries, entries.len(), ",", MAX_ANNOTATION)
 }
 
 /// Each image that was proven by facts older than they should be, with their age in seconds.
@@ -116,6 +121,10 @@ enum Detail {
     Codes,
     /// Place and codes.
     Places,
+}
+
+impl Detail {
+    const ALL: &[Self] = &[Self::Full, Self::ShortNames, Self::Codes, Self::Places];
 }
 
 /// All that is said about one image, or one thing about the review as a whole.
@@ -164,13 +173,13 @@ fn tail(verdict: &Verdict, record: &RecordMark) -> String {
         return if record.is_empty() { record } else { format!("; {record}") };
     }
     let word = if policies.len() == 1 { "policy" } else { "policies" };
-    let policies = whole_entries(&policies, ", ", MAX_TAIL - record.len() - "; policies , ".len());
+    let policies = whole_entries(&policies, policies.len(), ", ", MAX_TAIL - record.len() - "; policies , ".len());
     if record.is_empty() { format!("; {word} {policies}") } else { format!("; {word} {policies}, {record}") }
 }
 
 fn record_name(record: &RecordMark) -> Option<String> {
     match record {
-        RecordMark::Saved(id) => Some(format!("record {}", shorten(&printable(id), 80))),
+        RecordMark::Saved(id) => Some(format!("record {}", clip(id, 80))),
         RecordMark::Pending => Some("record: pending".to_owned()),
         RecordMark::None => None,
     }
@@ -183,9 +192,9 @@ impl Entry<'_> {
             out.push_str(&shown(place));
             let image = self.image.unwrap_or_default();
             let image = match detail {
-                Detail::Full => shorten(&printable(image), 512),
-                Detail::ShortNames => shorten(&printable(&short_digests(image)), 256),
-                Detail::Codes => shorten(&printable(&short_digests(image)), 128),
+                Detail::Full => clip(image, 512),
+                Detail::ShortNames => clip(&short_digests(image), 256),
+                Detail::Codes => clip(&short_digests(image), 128),
                 Detail::Places => String::new(),
             };
             if !image.is_empty() {
@@ -216,7 +225,7 @@ impl Entry<'_> {
 
 /// One denial: the code, what was found, what was wanted, what to do.
 fn explain(denial: &Denial, several_policies: bool, limit: usize, digests: fn(&str) -> Cow<'_, str>) -> String {
-    let show = |text: &str| shorten(&printable(&digests(text)), limit);
+    let show = |text: &str| clip(&digests(text), limit);
     let mut out = denial.code().to_string();
     if let (true, Some(policy)) = (several_policies, denial.policy()) {
         let _ = write!(out, " in {}", policy.name);
@@ -245,8 +254,8 @@ fn shown(place: &Place) -> String {
         Holder::Volume => place.path.strip_suffix(".image").unwrap_or(&place.path),
         Holder::Container | Holder::InitContainer | Holder::EphemeralContainer => &place.path,
     };
-    let path = shorten(&printable(path), 100);
-    if place.name.is_empty() { path } else { format!("{path} ({})", shorten(&printable(&place.name), 63)) }
+    let path = clip(path, 100);
+    if place.name.is_empty() { path } else { format!("{path} ({})", clip(&place.name, 63)) }
 }
 
 /// The text with each sha256 digest cut to 12 hex digits.
@@ -268,25 +277,26 @@ fn short_digests(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// As many entries as fit into `limit` bytes, with "and N more" for those that do not.
-fn whole_entries(entries: &[String], between: &str, limit: usize) -> String {
+/// As many entries as fit into `limit` bytes, with "and N more" for those of `total` that do not.
+fn whole_entries(entries: &[String], total: usize, between: &str, limit: usize) -> String {
     let all = entries.join(between);
-    if all.len() <= limit {
+    if all.len() <= limit && entries.len() == total {
         return all;
     }
-    let mut length = 0;
+    let mut out = String::new();
     let mut kept = 0;
     for entry in entries {
-        let more = format!("{between}and {} more", entries.len() - kept - 1);
-        let longer = length + if kept == 0 { 0 } else { between.len() } + entry.len();
-        if longer + more.len() > limit {
+        let before = if kept == 0 { "" } else { between };
+        let end = format!("{between}and {} more", total - kept - 1);
+        if out.len() + before.len() + entry.len() + end.len() > limit {
             break;
         }
-        length = longer;
+        out.push_str(before);
+        out.push_str(entry);
         kept += 1;
     }
     match kept {
-        0 => format!("{} in all", entries.len()),
-        _ => format!("{}{between}and {} more", entries[..kept].join(between), entries.len() - kept),
+        0 => format!("{total} in all"),
+        _ => format!("{out}{between}and {} more", total - kept),
     }
 }

@@ -21,5 +21,5 @@ mod update;
 pub use decode::{MAX_BODY, Undecodable, decode, too_large};
 pub use encode::{RecordMark, Reply, encode};
 pub use known_fields::{KnownFields, known_fields};
-pub use printable::{printable, shorten};
+pub use printable::{clip, printable, shorten};
 pub use rescue::{RESCUE_WINDOW, rescue_uid};

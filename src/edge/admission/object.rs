@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 use super::kinds::Shape;
 use super::known_fields::{CONTAINER, EPHEMERAL_CONTAINER, IMAGE_VOLUME, POD_SPEC, VOLUME};
-use super::printable::{printable, shorten};
+use super::printable::clip;
 use super::strict::{self, Fields, Value, deeper, names_image};
 use crate::decision::code::Code;
 use crate::decision::review::{Fault, Holder, Place, ReviewedImage, Subject};
@@ -98,7 +98,7 @@ impl<'de> Object<'de> {
         if self.strangers.len() >= MAX_STRANGERS {
             return Err(self.exceeds(MAX_STRANGERS, "unknown fields that may hold an image"));
         }
-        let key_shown = shorten(&printable(key), 80);
+        let key_shown = clip(key, 80);
         let path = match &inside {
             None => format!("{}.{key_shown}", self.shape.prefix),
             Some(Inside { list, index, image_volume, .. }) => {

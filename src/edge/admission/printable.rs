@@ -31,6 +31,14 @@ pub fn shorten(text: &str, limit: usize) -> String {
     out
 }
 
+/// Untrusted text, printable and in at most `limit` characters, without looking at more of it than that.
+#[must_use]
+pub fn clip(text: &str, limit: usize) -> String {
+    // No character becomes less than one, so what lies behind these is cut in any case.
+    let end = text.char_indices().nth(limit + 1).map_or(text.len(), |(at, _)| at);
+    shorten(&printable(&text[..end]), limit)
+}
+
 fn is_visible(c: char) -> bool {
     match c {
         ' '..='~' => true,
@@ -107,6 +115,20 @@ mod tests {
             ("", 0, ""),
         ] {
             assert_eq!(shorten(text, limit), want, "{text} to {limit}");
+        }
+    }
+
+    #[test]
+    fn clips_what_is_printable() {
+        for (text, limit, want) in [
+            ("abcdef", 6, "abcdef"),
+            ("abcdefg", 6, "abc..."),
+            ("ab\n", 8, "ab\\u{a}"),
+            ("abcd\n", 8, "abcd\\..."),
+            ("\n\n\n\n", 8, "\\u{a}..."),
+        ] {
+            assert_eq!(clip(text, limit), want, "{text} to {limit}");
+            assert_eq!(clip(text, limit), shorten(&printable(text), limit), "{text} to {limit}");
         }
     }
 

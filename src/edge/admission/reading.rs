@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::decode::{malformed, quoted};
 use super::kinds::{Shape, shape};
 use super::object::Object;
-use super::printable::{printable, shorten};
+use super::printable::clip;
 use super::strict::{self, Fields, Skip, Text, Value};
 use crate::decision::review::{Fault, Kind, Operation, Request, Subject};
 
@@ -122,7 +122,7 @@ impl<'de> Reading<'de> {
 
     fn fault_of(&mut self, error: &serde_json::Error) -> Fault {
         // The words of a reader may quote the body.
-        self.fault.take().unwrap_or_else(|| malformed(shorten(&printable(&error.to_string()), 240)))
+        self.fault.take().unwrap_or_else(|| malformed(clip(&error.to_string(), 240)))
     }
 
     fn part(&mut self, which: Which) -> &mut Part<'de> {

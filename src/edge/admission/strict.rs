@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::printable::{printable, shorten};
+use super::printable::clip;
 
 /// How deep objects and lists may be nested; the review itself is the first level.
 pub(super) const MAX_DEPTH: u8 = 64;
@@ -249,7 +249,7 @@ fn without_nul<E: Error>(text: &str) -> Result<(), E> {
 }
 
 fn refuse_key<E: Error>(key: &str, why: &str, what: &str) -> E {
-    E::custom(format_args!("the key `{}` {why} in {what}", shorten(&printable(key), 80)))
+    E::custom(format_args!("the key `{}` {why} in {what}", clip(key, 80)))
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
-//! What is kept between searches: facts by question, bodies by digest, which hosts have the referrers API. It must never
+//! What is kept between searches: facts by question, bodies by digest. It must never
 //! keep a verdict, a fault of a registry, or one credential's finds for another.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use moka::policy::EvictionPolicy;
 use tokio::time::Instant;
 
 use crate::decision::evidence::{Facts, Question, StatementKind};
-use crate::decision::reference::{Digest, Host, Repository};
+use crate::decision::reference::{Digest, Repository};
 
 use super::limits::Limits;
 
@@ -19,10 +18,6 @@ use super::limits::Limits;
 pub(super) const PROVEN: Duration = Duration::from_mins(10);
 /// How long facts serve that do not, where every source was asked to its end.
 pub(super) const REFUTED: Duration = Duration::from_secs(30);
-/// How long it is remembered that a host has the referrers API.
-const API_KNOWN: Duration = Duration::from_hours(1);
-/// Most hosts that are remembered.
-const HOSTS: usize = 1024;
 
 /// Format of the keys below. Raise it where facts change their meaning.
 const FORMAT: &str = "provost-evidence-1";
@@ -101,7 +96,6 @@ type BodyKey = ([u8; 32], Repository, Digest);
 pub(super) struct Store {
     facts: Cache<Key, Kept>,
     bodies: Cache<BodyKey, Body>,
-    hosts: Arc<Mutex<BTreeMap<Host, Instant>>>,
 }
 
 impl Store {
@@ -117,7 +111,7 @@ impl Store {
             .eviction_policy(EvictionPolicy::lru())
             .weigher(|_: &BodyKey, body: &Body| u32::try_from(body.bytes.len() + 512).unwrap_or(u32::MAX))
             .build();
-        Self { facts, bodies, hosts: Arc::default() }
+        Self { facts, bodies }
     }
 
     pub(super) async fn facts(&self, key: &Key) -> Option<Kept> {
@@ -134,23 +128,6 @@ impl Store {
 
     pub(super) async fn keep_body(&self, scope: [u8; 32], repository: &Repository, digest: Digest, body: Body) {
         self.bodies.insert((scope, repository.clone(), digest), body).await;
-    }
-
-    /// Whether a host is known to have the referrers API.
-    pub(super) fn has_api(&self, host: &Host) -> bool {
-        let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        hosts.get(host).is_some_and(|at| at.elapsed() < API_KNOWN)
-    }
-
-    /// Remembers, or forgets, that a host has the referrers API.
-    pub(super) fn remember_api(&self, host: &Host, has_it: bool) {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        hosts.retain(|_, at| at.elapsed() < API_KNOWN);
-        if !has_it {
-            hosts.remove(host);
-        } else if hosts.len() < HOSTS || hosts.contains_key(host) {
-            hosts.insert(host.clone(), Instant::now());
-        }
     }
 }
 

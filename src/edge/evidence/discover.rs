@@ -37,7 +37,8 @@ pub(super) async fn search(
         Calls { tools, question, budget: &budget, scope: tools.source.credential_scope(question.image.repository()) };
     let mut search = Search::new(tools, question);
     let mut running: FuturesUnordered<BoxFuture<'_, Done>> = FuturesUnordered::new();
-    search.first_round();
+    let has_api = tools.source.has_referrers_api(question.image.repository().host()).await;
+    search.first_round(has_api == Some(true));
     loop {
         while running.len() < AT_ONCE
             && let Some(step) = search.next_step()
@@ -94,7 +95,9 @@ struct Search<'a> {
     steps: u64,
     seen: BTreeSet<Digest>,
     listed: usize,
+    /// Referrers that count as opened, and how many of them are on their way.
     opened: usize,
+    opening: usize,
     checks: usize,
     fallback_asked: bool,
     image: Image,
@@ -117,6 +120,7 @@ impl<'a> Search<'a> {
             seen: BTreeSet::new(),
             listed: 0,
             opened: 0,
+            opening: 0,
             checks: 0,
             fallback_asked: false,
             image: Image::NotAsked,
@@ -126,7 +130,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn first_round(&mut self) {
+    fn first_round(&mut self, has_api: bool) {
         if self.question.children {
             self.ask_image();
         }
@@ -135,7 +139,7 @@ impl<'a> Search<'a> {
         }
         self.ask(Step::Referrers);
         self.ask(Step::LegacyTag);
-        if !self.tools.store.has_api(self.question.image.repository().host()) {
+        if !has_api {
             self.ask_fallback();
         }
     }
@@ -171,18 +175,24 @@ impl<'a> Search<'a> {
         self.queue.insert((class, Reverse(created), digest, self.steps), step);
     }
 
-    /// The next thing to fetch. Referrers over the limit are dropped here, the least likely ones being last.
+    /// The next thing to fetch, if it is time for it. Referrers over the limit are dropped, the least likely ones being
+    /// last; but while some are on their way, one of those may turn out to be none, and use up no count.
     fn next_step(&mut self) -> Option<Step> {
         loop {
-            let (_, step) = self.queue.pop_first()?;
-            if matches!(step, Step::Open(_)) {
+            let entry = self.queue.first_entry()?;
+            if matches!(entry.get(), Step::Open(_)) {
                 if self.opened >= self.tools.limits.opened {
+                    if self.opening > 0 {
+                        return None;
+                    }
+                    entry.remove();
                     self.found.limit(format!("over {} referrers", self.tools.limits.opened));
                     continue;
                 }
                 self.opened += 1;
+                self.opening += 1;
             }
-            return Some(step);
+            return Some(entry.remove());
         }
     }
 
@@ -193,16 +203,17 @@ impl<'a> Search<'a> {
             Done::FallbackTag(fetched) => self.fallback_tag(fetched),
             Done::Image(fetched) => self.image(fetched),
             Done::Nested(digest, depth, fetched) => self.nested(digest, depth, fetched),
-            Done::Open(descriptor, fetched) => self.opened(&descriptor, fetched),
+            Done::Open(descriptor, fetched) => {
+                self.opening -= 1;
+                self.opened(&descriptor, fetched);
+            }
             Done::Blob(what, fetched) => self.blob(what, fetched),
         }
     }
 
     fn referrers(&mut self, list: Result<Referrers, Failure>) {
-        let host = self.question.image.repository().host();
         match list {
             Ok(Referrers::Listed { entries, complete, cut_by }) => {
-                self.tools.store.remember_api(host, complete);
                 if let Some(limit) = cut_by {
                     self.found.limit(limit);
                 }
@@ -212,7 +223,6 @@ impl<'a> Search<'a> {
                 self.list(entries.into_iter());
             }
             Ok(Referrers::NoApi) | Err(Failure::NotFound { .. }) => {
-                self.tools.store.remember_api(host, false);
                 self.ask_fallback();
             }
             Err(failure) => self.found.source_failed(failure),
@@ -554,3 +564,6 @@ fn unlikeliness(entry: &Descriptor) -> u8 {
         (None, Some(_)) => 2,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,7 +109,7 @@ pub(super) fn descriptor(raw: &RawValue) -> Result<Descriptor, Invalid> {
         digest,
         size: wire.size,
         annotations: wire.annotations.unwrap_or_default().0,
-        platform: None,
+        platform: wire.platform.map(|platform| (platform.os, platform.architecture)),
     })
 }
 
@@ -159,6 +159,16 @@ struct DescriptorWire {
     size: u64,
     #[serde(default)]
     annotations: Option<Unique<String>>,
+    #[serde(default)]
+    platform: Option<Platform>,
+}
+
+#[derive(Deserialize)]
+struct Platform {
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    architecture: String,
 }
 
 fn invalid(detail: &str) -> Invalid {

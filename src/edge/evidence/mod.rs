@@ -32,7 +32,7 @@ use crate::decision::evidence::{Answer, Facts, Origin, Question};
 pub type Enough = Arc<dyn Fn(&Facts) -> bool + Send + Sync>;
 
 /// How evidence is looked for and kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Most bytes that the cache takes.
     pub max_bytes: u64,
@@ -66,8 +66,8 @@ pub struct Evidence {
 impl Evidence {
     /// Evidence from one source. Limits are clamped to what they may be at most.
     #[must_use]
-    pub fn new(source: impl Source, settings: Settings) -> Self {
-        let settings = Settings { limits: settings.limits.clamped(), ..settings };
+    pub fn new(source: impl Source, mut settings: Settings) -> Self {
+        settings.limits = settings.limits.clamped();
         let store = Store::new(settings.max_bytes);
         let tools = Tools { source: Arc::new(source), store, limits: settings.limits };
         Self { tools, settings, flights: Flights::default() }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use crate::decision::reference::{Digest, PinnedImage, Repository};
+use crate::decision::reference::{Digest, Host, PinnedImage, Repository};
 use crate::edge::registry::{Budget, Failure, Manifest, ManifestRef, Referrers, Registry};
 
 /// The calls that a search makes. Every one ends within the budget's deadline, and spends from the budget what it fetches.
@@ -29,6 +29,9 @@ pub trait Source: Send + Sync + 'static {
         max: u64,
         budget: &'a Budget,
     ) -> BoxFuture<'a, Result<Bytes, Failure>>;
+
+    /// Whether a host is known to have the referrers API, or known to lack it.
+    fn has_referrers_api<'a>(&'a self, host: &'a Host) -> BoxFuture<'a, Option<bool>>;
 
     /// Which credential would be used for a repository, as an opaque keyed hash; never the credential.
     fn credential_scope(&self, repository: &Repository) -> [u8; 32];
@@ -61,6 +64,10 @@ impl Source for Registry {
         budget: &'a Budget,
     ) -> BoxFuture<'a, Result<Bytes, Failure>> {
         Box::pin(Self::blob(self, repository, digest, size, max, budget))
+    }
+
+    fn has_referrers_api<'a>(&'a self, host: &'a Host) -> BoxFuture<'a, Option<bool>> {
+        Box::pin(Self::has_referrers_api(self, host))
     }
 
     fn credential_scope(&self, repository: &Repository) -> [u8; 32] {

@@ -17,6 +17,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
+use metrics::Gauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -72,18 +73,18 @@ pub async fn serve<R: Reviewer>(
 ) -> Drained {
     let Listeners { review, health, tls, connections, patience, drain } = listeners;
     let reviews = Door {
-        router: review::router(Arc::new(Front { reviewer, patience })),
+        router: review::router(Arc::new(Front::new(reviewer, patience))),
         tls: Some(TlsAcceptor::from(tls)),
         readiness: Arc::clone(&readiness),
         patience,
-        room: Room::new(connections, true),
+        room: Room::new(connections, Some(metrics::gauge!(names::CONNECTIONS))),
     };
     let checks = Door {
         router: health::router(Arc::clone(&readiness), metrics),
         tls: None,
         readiness: Arc::clone(&readiness),
         patience,
-        room: Room::new(HEALTH_CONNECTIONS, false),
+        room: Room::new(HEALTH_CONNECTIONS, None),
     };
     // Closing is told to every connection, and each holds its receiver to its end: no receiver left, nothing in flight.
     let closing = watch::Sender::new(false);
@@ -238,19 +239,18 @@ fn tls_failure(error: &io::Error) -> &'static str {
 }
 
 /// Places for connections: a count, no queue.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Room {
     taken: Arc<AtomicUsize>,
     places: usize,
-    shown: bool,
+    shown: Option<Gauge>,
 }
 
 /// One connection's place, given back when dropped.
-#[derive(Debug)]
 struct Place(Room);
 
 impl Room {
-    fn new(places: usize, shown: bool) -> Self {
+    fn new(places: usize, shown: Option<Gauge>) -> Self {
         Self { taken: Arc::new(AtomicUsize::new(0)), places, shown }
     }
 
@@ -259,8 +259,8 @@ impl Room {
             self.taken.fetch_sub(1, Ordering::AcqRel);
             return None;
         }
-        if self.shown {
-            metrics::gauge!(names::CONNECTIONS).increment(1.0);
+        if let Some(gauge) = &self.shown {
+            gauge.increment(1.0);
         }
         Some(Place(self.clone()))
     }
@@ -273,8 +273,8 @@ impl Room {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Ordering::AcqRel);
-        if self.0.shown {
-            metrics::gauge!(names::CONNECTIONS).decrement(1.0);
+        if let Some(gauge) = &self.0.shown {
+            gauge.decrement(1.0);
         }
     }
 }

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use bytes::Bytes;
+use metrics::Gauge;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{self, HEAD, LIMIT, Received, Rest};
@@ -25,8 +26,15 @@ const LAST_RESORT: Duration = Duration::from_millis(200);
 
 /// What the review path needs to know.
 pub(super) struct Front<R> {
-    pub(super) reviewer: Arc<R>,
-    pub(super) patience: Patience,
+    reviewer: Arc<R>,
+    patience: Patience,
+    in_flight: Gauge,
+}
+
+impl<R> Front<R> {
+    pub(super) fn new(reviewer: Arc<R>, patience: Patience) -> Self {
+        Self { reviewer, patience, in_flight: metrics::gauge!(names::IN_FLIGHT) }
+    }
 }
 
 /// The routes of the review listener: `/validate`, and `/validate/<x>` with whatever token stands there (C-08).
@@ -45,7 +53,7 @@ async fn validate<R: Reviewer>(State(front): State<Arc<Front<R>>>, request: Requ
     if let Err(refused) = acceptable(request.headers()) {
         return refused.respond(&request_line(&request));
     }
-    let _in_flight = InFlight::begin();
+    let _in_flight = InFlight::begin(&front.in_flight);
     let until = deadline.min(began + front.patience.body);
     let (reply, close) = match body::read(request.into_body(), until).await {
         Received::Whole(body) => (judge(&front.reviewer, body, deadline).await, false),
@@ -74,11 +82,8 @@ async fn validate<R: Reviewer>(State(front): State<Arc<Front<R>>>, request: Requ
 /// panics or overruns.
 async fn judge<R: Reviewer>(reviewer: &Arc<R>, body: Bytes, deadline: Instant) -> Reply {
     let head = body.slice(..body.len().min(HEAD));
-    let task = tokio::spawn({
-        let reviewer = Arc::clone(reviewer);
-        async move { reviewer.review(body, deadline).await }
-    });
-    match finish(task, deadline).await {
+    let of_task = Arc::clone(reviewer);
+    match finish(async move { of_task.review(body, deadline).await }, deadline).await {
         Ok(reply) => reply,
         Err(Unfinished::Panicked) => {
             let fault = Fault::new(Code::InternalError, "the review failed in a way that we did not foresee");
@@ -89,11 +94,8 @@ async fn judge<R: Reviewer>(reviewer: &Arc<R>, body: Bytes, deadline: Instant) -
 }
 
 async fn refuse<R: Reviewer>(reviewer: &Arc<R>, head: Bytes, fault: Fault, deadline: Instant) -> Reply {
-    let task = tokio::spawn({
-        let (reviewer, head, fault) = (Arc::clone(reviewer), head.clone(), fault.clone());
-        async move { reviewer.refuse(head, fault, deadline).await }
-    });
-    match finish(task, deadline).await {
+    let (of_task, begun, why) = (Arc::clone(reviewer), head.clone(), fault.clone());
+    match finish(async move { of_task.refuse(begun, why, deadline).await }, deadline).await {
         Ok(reply) => reply,
         Err(Unfinished::Panicked | Unfinished::Overran) => last_resort(reviewer.as_ref(), &head, fault),
     }
@@ -116,15 +118,17 @@ enum Unfinished {
     Overran,
 }
 
-async fn finish(mut task: tokio::task::JoinHandle<Reply>, deadline: Instant) -> Result<Reply, Unfinished> {
-    match timeout_at(deadline + LAST_RESORT, &mut task).await {
-        Ok(Ok(reply)) => Ok(reply),
+/// Runs an answer as a task of its own, and ends it a moment after its deadline: within the task, since nobody may be
+/// waiting for it any more, and here, since it may hold its thread.
+async fn finish(answer: impl Future<Output = Reply> + Send + 'static, deadline: Instant) -> Result<Reply, Unfinished> {
+    let end = deadline + LAST_RESORT;
+    match timeout_at(end, tokio::spawn(timeout_at(end, answer))).await {
+        Ok(Ok(Ok(reply))) => Ok(reply),
         Ok(Err(ended)) => {
             tracing::error!(panicked = ended.is_panic(), "a review's task failed; it is denied");
             Err(Unfinished::Panicked)
         }
-        Err(_) => {
-            task.abort();
+        Ok(Ok(Err(_))) | Err(_) => {
             tracing::error!("a review overran its deadline and was ended; it is denied");
             Err(Unfinished::Overran)
         }
@@ -223,17 +227,17 @@ fn close_if(mut response: Response, close: bool) -> Response {
 }
 
 /// Counts a review for as long as it lives.
-struct InFlight;
+struct InFlight(Gauge);
 
 impl InFlight {
-    fn begin() -> Self {
-        metrics::gauge!(names::IN_FLIGHT).increment(1.0);
-        Self
+    fn begin(gauge: &Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge.clone())
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        metrics::gauge!(names::IN_FLIGHT).decrement(1.0);
+        self.0.decrement(1.0);
     }
 }

@@ -30,6 +30,16 @@ struct Echo {
     /// A waiting review has begun.
     begun: Notify,
     refuse_panics: AtomicBool,
+    /// A review that overran was ended.
+    ended: Arc<Notify>,
+}
+
+struct OnEnd(Arc<Notify>);
+
+impl Drop for OnEnd {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 impl Echo {
@@ -57,7 +67,11 @@ impl Reviewer for Echo {
         };
         match review.get("do").and_then(serde_json::Value::as_str) {
             Some("panic") => panic!("as the test wants"),
-            Some("overrun") => std::future::pending().await,
+            Some("overrun") => {
+                let _ended = OnEnd(Arc::clone(&self.ended));
+                self.begun.notify_one();
+                std::future::pending::<()>().await;
+            }
             Some("wait") => {
                 self.begun.notify_one();
                 self.go_on.notified().await;
@@ -343,6 +357,21 @@ async fn c_02_a_review_that_overruns_is_denied_in_band_before_the_callers_time_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_review_goes_on_without_its_caller_and_still_has_an_end() {
+    let served = Served::usual().await;
+    let mut client = served.client().await;
+    let body = br#"{"uid":"u3","do":"overrun"}"#;
+    client.0.write_all(api_server("/validate?timeout=1s", body.len()).as_bytes()).await.expect("open");
+    client.0.write_all(body).await.expect("open");
+    client.0.flush().await.expect("open");
+    timeout(LONGEST, served.echo.begun.notified()).await.expect("the review began");
+    let began = Instant::now();
+    drop(client);
+    timeout(LONGEST, served.echo.ended.notified()).await.expect("the review was ended");
+    assert!(began.elapsed() > Duration::from_millis(300), "it did not end with its caller: {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_does_not_come_is_denied_in_band_and_the_connection_closed() {
     let served = served(brief(), Duration::ZERO, 100).await;
     let mut client = served.client().await;
@@ -450,8 +479,9 @@ async fn c_44_draining_answers_everything_and_tells_callers_to_leave() {
     .await
     .expect("it heard");
     let began = Instant::now();
-    let (_stop, _) = oneshot::channel();
-    let served = Served { stop: _stop, task, health, review, echo, readiness, made };
+    // Told already: this one is never used.
+    let (stop, _) = oneshot::channel();
+    let served = Served { review, health, made, echo, readiness, stop, task };
     let unready = served.health("/readyz").await;
     assert_eq!((unready.status, unready.body.as_str()), (503, "not ready\nstopping\n"));
     assert_eq!(served.health("/livez").await.status, 200);

@@ -276,13 +276,13 @@ pub(super) enum Signatures {
     NotRequired,
     #[serde(rename = "{}")]
     #[schemars(untagged)]
-    By(By),
+    By(SignedBy),
 }
 
 /// Who must have signed, and how many of them.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct By {
+pub(super) struct SignedBy {
     /// Signers of this policy.
     #[schemars(length(min = 1))]
     pub(super) by: At<Vec<At<String>>>,

@@ -351,8 +351,11 @@ pub(super) fn either(words: &[String]) -> String {
     }
 }
 
-/// Text from a file, escaped and shortened for a message.
+/// Text from a file, escaped and shortened for a message; never PEM, which may be a private key in the wrong place.
 pub(super) fn shown(text: &str) -> String {
+    if text.contains("-----BEGIN") {
+        return "(PEM)".to_owned();
+    }
     let mut out: String = text.chars().take(80).flat_map(char::escape_debug).collect();
     if text.chars().count() > 80 {
         out.push('…');

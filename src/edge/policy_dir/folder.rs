@@ -39,7 +39,7 @@ pub(super) struct Contents {
 
 impl Snapshot {
     /// Every `*.yaml`, `*.yml` and `*.json` of a folder, not of the folders in it. Links are followed, as a mounted
-    /// ConfigMap is nothing else; names that begin with a dot are left out, as its `..data` is.
+    /// `ConfigMap` is nothing else; names that begin with a dot are left out, as its `..data` is.
     pub(super) fn of_folder(folder: &Path) -> Self {
         let fault = |fault| Self { folder: folder.to_owned(), files: Vec::new(), fault: Some(fault) };
         let mut names = Vec::new();

@@ -82,9 +82,11 @@ fn within(folder: &Path, path: &Path, name: &str) -> Result<String, Fault> {
 /// An I/O error without the number that only a programmer reads.
 pub(super) fn reason(error: &std::io::Error) -> String {
     use std::io::ErrorKind;
-    match error.kind() {
-        ErrorKind::NotFound => "it is not there".to_owned(),
-        ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        _ => error.to_string(),
+    if error.kind() == ErrorKind::NotFound {
+        "it is not there".to_owned()
+    } else if error.kind() == ErrorKind::PermissionDenied {
+        "permission denied".to_owned()
+    } else {
+        error.to_string()
     }
 }

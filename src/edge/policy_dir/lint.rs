@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::decision::policy::PolicySet;
+use crate::decision::policy::{PolicySet, Signer};
 
 use super::compile::{Document, Good, PolicyPlaces};
 use super::fault::{Fault, PolicyError, sort};
@@ -59,7 +59,7 @@ fn expired(file: &str, document: &Document, now: Timestamp) -> Vec<PolicyError> 
     signers
         .iter()
         .filter(|(name, _)| {
-            let keys = policy.signers.get(name).map(|signer| signer.keys()).unwrap_or_default();
+            let keys = policy.signers.get(name).map(Signer::keys).unwrap_or_default();
             keys.iter().all(|key| key.not_after.is_some_and(|until| until < now))
         })
         .map(|(name, at)| PolicyError::at(file, *at, Fault::ExpiredSigner(name.to_string())))

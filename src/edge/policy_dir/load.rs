@@ -184,7 +184,7 @@ struct Next {
 }
 
 impl Next {
-    fn of(documents: &[(String, Document)], last: Option<&PolicySet>) -> Self {
+    fn of(documents: &[(String, Document)], known: Option<&PolicySet>) -> Self {
         let mut next = Self::default();
         for (_, document) in documents {
             match &document.good {
@@ -198,19 +198,19 @@ impl Next {
             }
         }
         for (file, document) in documents.iter().filter(|(_, document)| document.good.is_none()) {
-            if !next.keeps(document, last) {
-                next.broken(file, document, last.is_some());
+            if !next.keeps(document, known) {
+                next.broken(file, document, known.is_some());
             }
         }
         next
     }
 
     /// Point 2. A document whose kind cannot be read keeps whatever has its name.
-    fn keeps(&mut self, document: &Document, last: Option<&PolicySet>) -> bool {
-        let (Some(last), Some(name)) = (last, &document.name) else { return false };
+    fn keeps(&mut self, document: &Document, known: Option<&PolicySet>) -> bool {
+        let (Some(known), Some(name)) = (known, &document.name) else { return false };
         let mut kept = false;
         if document.kind != Some(Kind::DenyList)
-            && let Some(policy) = last.policies.get(name)
+            && let Some(policy) = known.policies.get(name)
         {
             kept = true;
             if !self.set.policies.contains_key(name) {
@@ -219,7 +219,7 @@ impl Next {
             }
         }
         if document.kind != Some(Kind::ReleasePolicy)
-            && let Some(list) = last.deny_lists.get(name)
+            && let Some(list) = known.deny_lists.get(name)
         {
             kept = true;
             if !self.set.deny_lists.contains_key(name) {

@@ -16,12 +16,12 @@ use super::document::{API_VERSION, Kind};
 
 /// The whole manifest, keys as PEM.
 pub(super) fn of_policy(policy: &Policy) -> Value {
-    document(Kind::ReleasePolicy, policy.name.as_str(), policy_spec(policy, pem))
+    document(Kind::ReleasePolicy, policy.name.as_str(), &policy_spec(policy, pem))
 }
 
 /// The whole manifest.
 pub(super) fn of_deny_list(list: &DenyList) -> Value {
-    document(Kind::DenyList, list.name.as_str(), deny_list_spec(list))
+    document(Kind::DenyList, list.name.as_str(), &deny_list_spec(list))
 }
 
 /// The content hash of a policy: SHA-256 over the canonical spec, defaults filled, keys by fingerprint.
@@ -38,7 +38,7 @@ fn hash(spec: &Value) -> Result<Digest, serde_json::Error> {
     Ok(digest_of(&serde_json_canonicalizer::to_vec(spec)?))
 }
 
-fn document(kind: Kind, name: &str, spec: Value) -> Value {
+fn document(kind: Kind, name: &str, spec: &Value) -> Value {
     json!({"apiVersion": API_VERSION, "kind": kind.as_str(), "metadata": {"name": name}, "spec": spec})
 }
 

@@ -11,8 +11,14 @@ mod load;
 mod manifest;
 mod read;
 mod remember;
+mod signers;
 mod tree;
 mod watch;
+
+#[cfg(test)]
+mod file_tests;
+#[cfg(test)]
+mod folder_tests;
 
 pub use document::{Kind, schema};
 pub use fault::{Fault, PolicyError, Position};

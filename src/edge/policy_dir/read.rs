@@ -81,7 +81,11 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn wrong_type(&self, expected: impl fmt::Display) -> Stop {
-        Stop(Some(Fault::WrongType { expected: expected.to_string(), found: self.node.described() }))
+        let (expected, mut found) = (expected.to_string(), self.node.described());
+        if expected == "text" && matches!(self.node.value, Value::Bool(_) | Value::Integer(_) | Value::Float(_)) {
+            found.push_str(": put it in quotes");
+        }
+        Stop(Some(Fault::WrongType { expected, found }))
     }
 
     fn item(self, node: &'a Node) -> Self {
@@ -106,7 +110,7 @@ impl<'de, 'a: 'de> Deserializer<'de> for Reader<'a> {
             Value::Text(text) => visitor.visit_str(text),
             Value::List(items) => visitor.visit_seq(Items { reader: self, items: items.iter() }),
             Value::Map(fields) => {
-                visitor.visit_map(Fields { reader: self, known: None, fields: fields.iter(), next: None })
+                visitor.visit_map(Fields { reader: self, known: None, rest: fields.iter(), next: None })
             }
         };
         // Our own words for what was found, in place of serde's.
@@ -142,12 +146,12 @@ impl<'de, 'a: 'de> Deserializer<'de> for Reader<'a> {
         visitor: V,
     ) -> Result<V::Value, Stop> {
         let Value::Map(fields) = &self.node.value else { return Err(self.wrong_type("a mapping")) };
-        visitor.visit_map(Fields { reader: self, known: Some(known), fields: fields.iter(), next: None })
+        visitor.visit_map(Fields { reader: self, known: Some(known), rest: fields.iter(), next: None })
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         let Value::Map(fields) = &self.node.value else { return Err(self.wrong_type("a mapping")) };
-        visitor.visit_map(Fields { reader: self, known: None, fields: fields.iter(), next: None })
+        visitor.visit_map(Fields { reader: self, known: None, rest: fields.iter(), next: None })
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
@@ -223,7 +227,7 @@ struct Fields<'a> {
     reader: Reader<'a>,
     /// The keys of a struct; `None` for a mapping with free keys.
     known: Option<&'static [&'static str]>,
-    fields: std::slice::Iter<'a, (Key, Node)>,
+    rest: std::slice::Iter<'a, (Key, Node)>,
     next: Option<(&'a Key, &'a Node)>,
 }
 
@@ -231,7 +235,7 @@ impl<'de, 'a: 'de> de::MapAccess<'de> for Fields<'a> {
     type Error = Stop;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Stop> {
-        while let Some((key, node)) = self.fields.next() {
+        while let Some((key, node)) = self.rest.next() {
             match self.known {
                 None => {
                     self.next = Some((key, node));

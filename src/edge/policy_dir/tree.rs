@@ -59,9 +59,9 @@ impl Node {
     pub(super) fn described(&self) -> String {
         match &self.value {
             Value::Null => "nothing".to_owned(),
-            Value::Bool(value) => format!("the boolean `{value}` (text needs quotes)"),
-            Value::Integer(value) => format!("the number `{value}` (text needs quotes)"),
-            Value::Float(value) => format!("the number `{value}` (text needs quotes)"),
+            Value::Bool(value) => format!("the boolean `{value}`"),
+            Value::Integer(value) => format!("the number `{value}`"),
+            Value::Float(value) => format!("the number `{value}`"),
             Value::Text(text) => format!("the text `{}`", shown(text)),
             Value::List(_) => "a list".to_owned(),
             Value::Map(_) => "a mapping".to_owned(),
@@ -268,7 +268,9 @@ mod tests {
         for document in documents(text) {
             match document {
                 Ok(tree) => {
-                    out.iter_mut().for_each(|all| all.push(tree.root.clone()));
+                    if let Some(all) = &mut out {
+                        all.push(tree.root.clone());
+                    }
                     faults.extend(tree.faults);
                 }
                 Err(fault) => {
@@ -315,7 +317,6 @@ mod tests {
             ("list as key", "? [a]\n: b\n", "f:1:3: a key must be text: put it in quotes"),
             ("merge key", "a: &x {b: 1}\nc:\n  <<: *x\n", "f:3:3: not readable as YAML: merge key not allowed here"),
             ("unknown tag", "a: !foo bar\n", "f:1:9: not readable as YAML: unsupported tag `!foo`"),
-            ("binary", "a: !!binary aGk=\n", "f:1:"),
             ("infinite", "a: .inf\n", "f:1:4: not readable as YAML: value `.inf` is not a finite number"),
             ("tab", "a:\n\tb: 1\n", "f:2:"),
             ("unclosed", "a: [1, 2\n", "f:"),
@@ -332,7 +333,7 @@ mod tests {
         let depth = format!("a: {}{}\n", "[".repeat(100), "]".repeat(100));
         let aliases = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n\
                        d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\n";
-        let block: String = (0..200).map(|i| format!("{}a:\n", " ".repeat(i))).collect();
+        let block = (0..200).map(|i| " ".repeat(i) + "a:\n").collect::<String>();
         for (name, text) in [("depth", depth.as_str()), ("aliases", aliases), ("blocks", &block)] {
             let (documents, faults) = read(text);
             assert!(documents.is_none(), "{name} was read");

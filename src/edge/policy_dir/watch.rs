@@ -101,7 +101,7 @@ impl PolicyDir {
         self.watch_every(POLL, SETTLE, on_change).await;
     }
 
-    async fn watch_every(self: Arc<Self>, poll: Duration, settle: Duration, on_change: impl Fn(&Loaded)) {
+    pub(super) async fn watch_every(self: Arc<Self>, poll: Duration, settle: Duration, on_change: impl Fn(&Loaded)) {
         let mut ticks = tokio::time::interval(poll);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -235,6 +235,9 @@ pub(super) fn parse_url(text: &str, base: Option<&Url>) -> Result<Url, &'static 
         None => Url::parse(text),
     }
     .map_err(|_| "cannot be read")?;
+    if !matches!(url.scheme(), "https" | "http") {
+        return Err("is neither https nor http");
+    }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("holds a user name");
     }

@@ -331,3 +331,116 @@ async fn wait<T>(budget: &Budget, future: impl Future<Output = T>) -> Result<T, 
         .await
         .map_err(|_| Failure::DeadlineExceeded { doing: "waiting for a token".to_owned() }.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bearer(realm: &str, service: Option<&str>) -> Challenge {
+        Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) }
+    }
+
+    #[test]
+    fn challenges_are_read_by_their_grammar() {
+        for (headers, want) in [
+            (
+                &[r#"Bearer realm="https://a/t",service="s",scope="repository:x:pull,push""#][..],
+                bearer("https://a/t", Some("s")),
+            ),
+            (&[r#"bearer  Realm = "https://a/t" , foo=bar"#], bearer("https://a/t", None)),
+            (&[r#"Bearer realm="a\"b\\c""#], bearer(r#"a"b\c"#, None)),
+            (&["Bearer realm=token"], bearer("token", None)),
+            (&["Basic"], Challenge::Basic),
+            (&[r#"Basic realm="x, Bearer realm=evil""#], Challenge::Basic),
+            (&[r#"Basic realm="x", Bearer realm="https://a/t""#], bearer("https://a/t", None)),
+            (&["Basic, Bearer realm=a"], bearer("a", None)),
+            (&["Basic realm=x", r#"Bearer realm="a""#], bearer("a", None)),
+            (&["Negotiate abc==, Basic"], Challenge::Basic),
+            (&["Negotiate, Basic realm=x"], Challenge::Basic),
+            (&["Negotiate abc/+, Bearer realm=a"], bearer("a", None)),
+            (&[", ,Basic realm=x,"], Challenge::Basic),
+        ] {
+            assert_eq!(parse_challenges(headers.iter().copied()), Ok(want), "{headers:?}");
+        }
+        for (header, want) in [
+            ("", "names neither Bearer nor Basic"),
+            ("Digest realm=x, nonce=y", "names neither Bearer nor Basic"),
+            ("Bearer", "names no realm"),
+            ("Bearer realm=\"\"", "names no realm"),
+            ("Bearer service=x", "names no realm"),
+            ("Bearer realm=a, realm=b", "holds a parameter twice"),
+            ("Bearer realm=a, service=b, service=c", "holds a parameter twice"),
+            ("Bearer realm=\"a", "cannot be read"),
+            ("Bearer realm=\"a\" x", "cannot be read"),
+            ("Bearer realm=\"a\\", "cannot be read"),
+            ("=x", "cannot be read"),
+            ("realm=x", "cannot be read"),
+            ("Bearer realm=a;b", "cannot be read"),
+        ] {
+            assert_eq!(parse_challenges(std::iter::once(header)), Err(want), "{header}");
+        }
+        let long = format!("Basic realm=\"{}\"", "x".repeat(8192));
+        assert_eq!(parse_challenges(std::iter::once(long.as_str())), Err("is longer than 8 KiB"));
+    }
+
+    #[test]
+    fn x_047_known_pairs_are_for_their_registry_alone() {
+        let transport = Transport::new(&super::super::Settings::default()).expect("settings");
+        for (host, realm, want) in [
+            ("docker.io", "https://auth.docker.io/token", true),
+            ("docker.io", "https://auth.docker.io:443/token", true),
+            ("docker.io", "http://auth.docker.io/token", false),
+            ("docker.io", "https://auth.docker.io.evil.example/token", false),
+            ("docker.io", "https://auth.docker.io:8443/token", false),
+            ("docker.io", "https://registry-1.docker.io/token", true),
+            ("docker.io", "https://docker.io/token", false),
+            ("registry.gitlab.com", "https://gitlab.com/jwt/auth", true),
+            ("r.example", "https://auth.docker.io/token", false),
+            ("r.example", "https://gitlab.com/jwt/auth", false),
+            ("r.example", "https://r.example/token", true),
+            ("r.example", "https://R.EXAMPLE:443/token", true),
+            ("r.example", "http://r.example/token", false),
+            ("r.example", "https://r.example:8443/token", false),
+            ("r.example:8443", "https://r.example:8443/token", true),
+            ("r.example:8443", "https://r.example/token", false),
+            ("r.example", "https://u@r.example/token", false),
+            ("r.example", "https://auth.r.example/token", false),
+        ] {
+            let host: Host = host.parse().expect(host);
+            let base = transport.base(&host).expect("base");
+            let party = Party { transport: &transport, host: &host, base: &base, realm: None, credential: None };
+            match party.allowed_realm(realm) {
+                Ok(_) => assert!(want, "{host} {realm}"),
+                Err(fault) => {
+                    assert!(!want, "{host} {realm}");
+                    assert!(matches!(fault.failure, Failure::AuthFailed { .. }), "{fault:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn token_replies_are_read_strictly() {
+        for (body, token, life) in [
+            (r#"{"token":"a"}"#, "a", 60),
+            (r#"{"access_token":"b","expires_in":300,"issued_at":"x"}"#, "b", 300),
+            (r#"{"token":"a","access_token":"b"}"#, "a", 60),
+            (r#"{"token":"a","expires_in":99999999}"#, "a", 3600),
+            (r#"{"token":"a","expires_in":0}"#, "a", 0),
+        ] {
+            let (found, lives) = parse_token(body.as_bytes()).expect(body);
+            assert_eq!((found.reveal(), lives.as_secs()), (token, life), "{body}");
+        }
+        for body in [
+            "",
+            "{}",
+            "[]",
+            r#"{"token":1}"#,
+            r#"{"token":"a","expires_in":-1}"#,
+            r#"{"token":"a b"}"#,
+            r#"{"token":"ü"}"#,
+        ] {
+            assert!(parse_token(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+}

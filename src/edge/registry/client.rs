@@ -79,9 +79,9 @@ impl<'a> Ask<'a> {
 pub(super) enum Reply {
     /// 200.
     Found { bytes: Bytes, digest: Digest, headers: HeaderMap },
-    /// 404 or 405: it is not there, or is not supported. `unknown_name` where the registry says that it lacks the whole
-    /// repository.
-    Absent { status: StatusCode, unknown_name: bool },
+    /// 404 or 405: it is not there, or is not supported. `unknown` where the registry says, in its own words, that it
+    /// lacks the repository or the manifest.
+    Absent { status: StatusCode, unknown: bool },
     /// A redirect to another host, not followed.
     Elsewhere,
 }
@@ -96,10 +96,6 @@ impl Client {
                     host: host.clone(),
                     detail: format!("the address {what}"),
                 })?;
-                if !matches!(url.scheme(), "https" | "http") {
-                    let detail = "not an address that begins with https://".to_owned();
-                    return Err(SettingsError::Realm { host: host.clone(), detail });
-                }
                 realms.insert(host.clone(), url);
             }
         }
@@ -245,6 +241,15 @@ impl Client {
             if !ask.leave && !same_origin(base, &target) {
                 return Ok(None);
             }
+            // A host that speaks plain http may send us about its own house, and nobody may send us to another's.
+            if target.scheme() != "https" && !same_origin(&url, &target) {
+                let detail = format!(
+                    "{} redirects to {} over plain http, which is not followed",
+                    authority(&url),
+                    authority(&target)
+                );
+                return Err(Failure::AddressRefused { detail }.into());
+            }
             url = target;
         }
         let detail =
@@ -266,7 +271,9 @@ impl Client {
             }
             404 | 405 => {
                 let said = self.transport.error_body(response, budget).await;
-                Ok(Reply::Absent { status, unknown_name: said.is_some_and(|said| said.code == "NAME_UNKNOWN") })
+                let unknown =
+                    said.is_some_and(|said| matches!(said.code.as_str(), "NAME_UNKNOWN" | "MANIFEST_UNKNOWN"));
+                Ok(Reply::Absent { status, unknown })
             }
             _ => {
                 let said = self.transport.error_body(response, budget).await;
@@ -318,8 +325,12 @@ impl Api {
     }
 
     /// The API is not there, as far as this repository shows. A registry that has it answers 404 as well for a
-    /// repository that it lacks, so this counts only once the repository is known to be there.
+    /// repository that it lacks, so this counts only once the repository is known to be there, and never against a list
+    /// that was seen.
     pub(super) async fn lacks(&self, repository: &Repository, sure: bool) {
+        if self.known(repository.host()).await == Some(true) {
+            return;
+        }
         if sure || self.seen.get(repository).await.is_some() {
             self.hosts.insert(repository.host().clone(), false).await;
         } else {
@@ -332,7 +343,7 @@ impl Api {
         if self.seen.get(repository).await.is_none() {
             self.seen.insert(repository.clone(), ()).await;
         }
-        if self.doubtful.remove(repository).await.is_some() {
+        if self.doubtful.remove(repository).await.is_some() && self.known(repository.host()).await.is_none() {
             self.hosts.insert(repository.host().clone(), false).await;
         }
     }

@@ -175,7 +175,7 @@ fn about(failure: Failure, what: &str) -> Failure {
 /// The address of the next page (RFC 8288, as the distribution specification uses it), where the reply names one.
 ///
 /// `Malformed` where the header cannot be read.
-fn next_page(links: &[&str], here: &Url) -> Result<Option<Url>, Failure> {
+pub(super) fn next_page(links: &[&str], here: &Url) -> Result<Option<Url>, Failure> {
     let malformed = |what: &str| Failure::Malformed { detail: format!("the Link header {what}") };
     let mut next = None;
     for link in links {
@@ -320,5 +320,105 @@ impl<'de> Deserialize<'de> for Annotations {
             }
         }
         deserializer.deserialize_map(Unique)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const D: &str = "sha256:4355a46b19d348dc2f57c046f8ef63d4538ebb936000f3c9ee954a27460dd865";
+
+    #[test]
+    fn an_index_is_read_as_it_is_written() {
+        let text = format!(
+            r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"m","artifactType":"t","digest":"{D}","size":7,"annotations":{{"a":"b"}},
+               "platform":{{"os":"linux","architecture":"arm64","variant":"v8"}},"data":"e30=","urls":[]}},
+               {{"mediaType":"m","digest":"{D}","size":0,"annotations":null}}]}}"#
+        );
+        let entries = parse_index(text.as_bytes()).expect("index");
+        let [full, bare] = entries.as_slice() else { panic!("{entries:?}") };
+        assert_eq!(full.platform, Some(("linux".to_owned(), "arm64".to_owned())));
+        assert_eq!((full.artifact_type.as_deref(), full.size), (Some("t"), 7));
+        assert_eq!(full.annotations.get("a").map(String::as_str), Some("b"));
+        assert_eq!((bare.platform.as_ref(), bare.artifact_type.as_ref(), bare.annotations.len()), (None, None, 0));
+    }
+
+    #[test]
+    fn x_037_what_is_no_plain_index_is_malformed() {
+        let good = format!(r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"m","digest":"{D}","size":1}}]}}"#);
+        assert!(parse_index(good.as_bytes()).is_ok());
+        for (from, to) in [
+            ("\"schemaVersion\":2", "\"schemaVersion\":1"),
+            ("\"schemaVersion\":2,", ""),
+            ("\"schemaVersion\":2", "\"schemaVersion\":2,\"schemaVersion\":2"),
+            ("\"schemaVersion\":2", "\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\""),
+            ("\"schemaVersion\":2", "\"schemaVersion\":2,\"layers\":[]"),
+            ("\"schemaVersion\":2", "\"schemaVersion\":2,\"config\":{}"),
+            ("\"schemaVersion\":2", "\"schemaVersion\":2,\"fsLayers\":[]"),
+            ("manifests", "Manifests"),
+            ("\"size\":1", "\"size\":-1"),
+            ("\"size\":1", "\"size\":1.5"),
+            ("\"size\":1", "\"size\":1,\"size\":2"),
+            ("\"size\":1", "\"size\":1,\"annotations\":{\"a\":\"b\",\"a\":\"c\"}"),
+            ("\"size\":1", "\"size\":1,\"annotations\":{\"a\":1}"),
+            ("\"mediaType\":\"m\",", ""),
+            ("sha256:4355", "sha256:X355"),
+            ("}]}", "}]} x"),
+        ] {
+            let bad = good.replacen(from, to, 1);
+            assert_ne!(bad, good);
+            assert!(matches!(parse_index(bad.as_bytes()), Err(Failure::Malformed { .. })), "{bad}");
+        }
+        for end in [0, 1, 20, good.len() - 1] {
+            let cut = parse_index(&good.as_bytes()[..end]);
+            assert!(matches!(cut, Err(Failure::Unavailable { transient: true, .. })), "{end}: {cut:?}");
+        }
+        // Nesting costs no stack, whether the place is read or skipped.
+        for deep in ["{\"schemaVersion\":2,\"manifests\":[],\"x\":", "{\"schemaVersion\":2,\"manifests\":"] {
+            assert!(parse_index(format!("{deep}{}", "[".repeat(100_000)).as_bytes()).is_err());
+        }
+    }
+
+    #[test]
+    fn x_098_a_count_over_the_limit_is_not_kept() {
+        let entry = format!(r#"{{"mediaType":"m","digest":"{D}","size":1}}"#);
+        let text =
+            |count: usize| format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, vec![entry.as_str(); count].join(","));
+        assert_eq!(parse_index(text(1000).as_bytes()).map(|entries| entries.len()), Ok(1000));
+        assert!(matches!(parse_index(text(1001).as_bytes()), Err(Failure::BudgetExceeded { .. })));
+    }
+
+    #[test]
+    fn link_headers_are_read_strictly() {
+        let here = Url::parse("https://r.example/v2/a/referrers/d").expect("url");
+        for (links, want) in [
+            (&[][..], None),
+            (&["</n?x=1>; rel=\"next\""][..], Some("https://r.example/n?x=1")),
+            (&["<?x=1>;rel=next"], Some("https://r.example/v2/a/referrers/d?x=1")),
+            (&["</p>; rel=prev, </n>; rel=\"last next\""], Some("https://r.example/n")),
+            (&["</p>; rel=prev", "</n>; REL=NEXT"], Some("https://r.example/n")),
+            (&["</n>; title=\"a, b; c\"; rel=next"], Some("https://r.example/n")),
+            (&["</n>; rel=prev; rel=next"], None),
+            (&["</n>; crossorigin; rel=next"], Some("https://r.example/n")),
+            (&["</n>"], None),
+            (&["</n>; rel=next, </n>; rel=next"], Some("https://r.example/n")),
+        ] {
+            let next = next_page(links, &here).expect("readable").map(|url| url.to_string());
+            assert_eq!(next.as_deref(), want, "{links:?}");
+        }
+        for bad in [
+            "/n; rel=next",
+            "</n; rel=next",
+            "</n> rel=next",
+            "</n>; rel=\"next",
+            "</n>; rel=next, </m>; rel=next",
+            "<https://0x7f.1/n>; rel=next",
+            "<https://u@r.example/n>; rel=next",
+            "</ n>; rel=next",
+            "<>; rel=next",
+        ] {
+            assert!(next_page(&[bad], &here).is_err(), "{bad}");
+        }
     }
 }

@@ -327,8 +327,8 @@ impl Registry {
             };
             match self.0.ask(&ask, budget).await? {
                 Reply::Found { bytes, headers, .. } => pages.add(&url, &bytes, &headers, &what)?,
-                Reply::Absent { unknown_name, .. } if pages.is_first() => {
-                    if !unknown_name {
+                Reply::Absent { unknown, .. } if pages.is_first() => {
+                    if !unknown {
                         self.0.api.lacks(repository, false).await;
                     }
                     return Ok(Referrers::NoApi);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -15,7 +15,7 @@ use reqwest::{Client, Method, Response, StatusCode, Url};
 use tokio::time::Instant;
 
 use super::address::{self, Guard, Refused, authority, same_origin};
-use super::settings::{HostSettings, Settings, SettingsError};
+use super::settings::{HostSettings, Names, Settings, SettingsError};
 use super::{Budget, Failure, shown};
 use crate::decision::reference::{Digest, Host};
 use crate::edge::clock;
@@ -52,8 +52,10 @@ impl From<Failure> for Fault {
 #[derive(Debug)]
 pub(super) struct Transport {
     listed: BTreeMap<Host, Route>,
-    /// Without certificates of the system there is none; listed hosts with a `ca` of their own work all the same.
-    unlisted: Result<Route, String>,
+    /// Made when it is first wanted, for it reads the system's certificates. Where there are none it is an error, and
+    /// listed hosts with a `ca` of their own work all the same.
+    unlisted: OnceLock<Result<Route, String>>,
+    names: Option<Names>,
     connect: Duration,
     idle: Duration,
 }
@@ -71,12 +73,13 @@ impl Transport {
         for (host, special) in &settings.hosts {
             listed.insert(host.clone(), Route::listed(host, special, settings)?);
         }
-        let guard = Arc::new(Guard::new(None, Vec::new(), settings.names.clone()));
-        let unlisted = match client(settings, &guard).https_only(true).build() {
-            Ok(client) => Ok(Route { client, guard, plain_http: false }),
-            Err(error) => Err(innermost(&error)),
-        };
-        Ok(Self { listed, unlisted, connect: settings.connect_timeout, idle: settings.idle_timeout })
+        Ok(Self {
+            listed,
+            unlisted: OnceLock::new(),
+            names: settings.names.clone(),
+            connect: settings.connect_timeout,
+            idle: settings.idle_timeout,
+        })
     }
 
     /// Where a registry is reached: its scheme, host and port. Docker Hub answers under another name.
@@ -110,6 +113,7 @@ impl Transport {
         budget.spend_request()?;
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let sent = route.client.request(method, url.clone()).headers(headers).send();
+        // From outside one cannot see when the connection stands: its own limit is the client's.
         let longest = self.connect + self.idle;
         match within(longest, budget, sent).await {
             Ok(Ok(response)) => Ok(response),
@@ -195,13 +199,23 @@ impl Transport {
     fn route(&self, host: &Host, url: &Url) -> Result<&Route, Failure> {
         let own = self.base(host).is_ok_and(|base| same_origin(&base, url));
         let listed = if own { self.listed.get(host) } else { self.other(url) };
-        match (listed, &self.unlisted) {
-            (Some(route), _) | (None, Ok(route)) => Ok(route),
-            (None, Err(why)) => Err(Failure::Unavailable {
-                detail: format!("TLS with {} is not possible on this machine: {why}", authority(url)),
-                transient: false,
-            }),
+        if let Some(route) = listed {
+            return Ok(route);
         }
+        self.unlisted().as_ref().map_err(|why| Failure::Unavailable {
+            detail: format!("TLS with {} is not possible on this machine: {why}", authority(url)),
+            transient: false,
+        })
+    }
+
+    fn unlisted(&self) -> &Result<Route, String> {
+        self.unlisted.get_or_init(|| {
+            let guard = Arc::new(Guard::new(None, Vec::new(), self.names.clone()));
+            match client(self.connect, &guard).https_only(true).build() {
+                Ok(client) => Ok(Route { client, guard, plain_http: false }),
+                Err(error) => Err(innermost(&error)),
+            }
+        })
     }
 
     /// The listed host that a URL names, with or without its default port.
@@ -235,7 +249,7 @@ impl Route {
     fn listed(host: &Host, special: &HostSettings, settings: &Settings) -> Result<Self, SettingsError> {
         let guard = Guard::new(Some(host.to_string()), special.addresses.clone(), settings.names.clone());
         let guard = Arc::new(guard);
-        let mut builder = client(settings, &guard).https_only(!special.plain_http);
+        let mut builder = client(settings.connect_timeout, &guard).https_only(!special.plain_http);
         let mut trusted = Vec::new();
         if let Some(pem) = &special.ca {
             let ca = |detail| SettingsError::Ca { host: host.clone(), detail };
@@ -335,7 +349,7 @@ fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(then.duration_since(now)).unwrap_or(Duration::ZERO))
 }
 
-fn client(settings: &Settings, guard: &Arc<Guard>) -> reqwest::ClientBuilder {
+fn client(connect: Duration, guard: &Arc<Guard>) -> reqwest::ClientBuilder {
     Client::builder()
         .user_agent(concat!("provost/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -349,7 +363,7 @@ fn client(settings: &Settings, guard: &Arc<Guard>) -> reqwest::ClientBuilder {
         .no_zstd()
         .no_deflate()
         .http1_only()
-        .connect_timeout(settings.connect_timeout)
+        .connect_timeout(connect)
         .pool_max_idle_per_host(16)
         .pool_idle_timeout(Duration::from_secs(30))
         .tcp_nodelay(true)
@@ -394,4 +408,73 @@ fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Erro
 /// The cause at the bottom, as one line. The outer errors hold URLs, and those of storage hold signatures.
 fn innermost(error: &(dyn StdError + 'static)) -> String {
     chain(error).last().map(|error| shown(&error.to_string(), 200)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn x_042_retry_after_is_seconds_or_a_date() {
+        let now: Timestamp = "1994-11-06T08:49:07Z".parse().expect("time");
+        for (text, want) in [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(30)),
+            ("Sun, 06 Nov 1994 08:48:37 GMT", Some(0)),
+            ("99999999999999999999999", Some(u64::from(u32::MAX))),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_retry_after(text, now), want.map(Duration::from_secs), "{text}");
+        }
+    }
+
+    #[test]
+    fn registries_are_reached_over_https_unless_listed() {
+        let mut settings = Settings::default();
+        let plain = HostSettings { plain_http: true, ..HostSettings::default() };
+        settings.hosts.insert("r.example:5000".parse().expect("host"), plain);
+        let transport = Transport::new(&settings).expect("settings");
+        for (host, base) in [
+            ("docker.io", "https://registry-1.docker.io/"),
+            ("r.example", "https://r.example/"),
+            ("r.example:443", "https://r.example/"),
+            ("r.example:5000", "http://r.example:5000/"),
+            ("[::1]:5000", "https://[::1]:5000/"),
+        ] {
+            assert_eq!(transport.base(&host.parse().expect(host)).expect(host).as_str(), base);
+        }
+    }
+
+    #[test]
+    fn a_url_is_served_under_the_settings_of_its_own_host() {
+        let mut settings = Settings::default();
+        for host in ["a.example", "b.example:443", "c.example:5000", "docker.io"] {
+            let plain = HostSettings { plain_http: host.starts_with('c'), ..HostSettings::default() };
+            settings.hosts.insert(host.parse().expect("host"), plain);
+        }
+        let transport = Transport::new(&settings).expect("settings");
+        let unlisted = transport.unlisted().as_ref().expect("a client");
+        for (host, url, listed) in [
+            ("a.example", "https://a.example/v2/", Some("a.example")),
+            ("a.example", "https://b.example/v2/", Some("b.example:443")),
+            ("a.example", "https://c.example/v2/", None),
+            ("a.example", "https://c.example:5000/v2/", Some("c.example:5000")),
+            ("x.example", "https://a.example:443/v2/", Some("a.example")),
+            ("x.example", "https://a.example:444/v2/", None),
+            ("docker.io", "https://registry-1.docker.io/v2/", Some("docker.io")),
+            ("docker.io", "https://auth.docker.io/token", None),
+            ("a.example", "https://registry-1.docker.io/v2/", None),
+        ] {
+            let route = transport.route(&host.parse().expect(host), &Url::parse(url).expect(url)).expect("a route");
+            let want = match listed {
+                Some(name) => transport.listed.get(&name.parse::<Host>().expect(name)).expect(name),
+                None => unlisted,
+            };
+            assert!(std::ptr::eq(route, want), "{host} {url}");
+        }
+    }
 }

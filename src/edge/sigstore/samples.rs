@@ -48,9 +48,9 @@ impl TestKey {
             KeyScheme::RsaPkcs1 | KeyScheme::RsaPss => Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).expect("key")),
         };
         let spki = match &pair {
-            Pair::Ecdsa(pair, _) => der(pair.public_key().as_der().expect("DER")),
-            Pair::Ed25519(pair, _) => der(pair.public_key().as_der().expect("DER")),
-            Pair::Rsa(pair) => der(pair.public_key().as_der().expect("DER")),
+            Pair::Ecdsa(pair, _) => der(&pair.public_key().as_der().expect("DER")),
+            Pair::Ed25519(pair, _) => der(&pair.public_key().as_der().expect("DER")),
+            Pair::Rsa(pair) => der(&pair.public_key().as_der().expect("DER")),
         };
         Self { scheme, pair, spki }
     }
@@ -175,6 +175,6 @@ fn resign(algorithm: &'static EcdsaSigningAlgorithm, pkcs8: &[u8], message: &[u8
     pair.sign(&SystemRandom::new(), message).expect("signs").as_ref().to_vec()
 }
 
-fn der(der: PublicKeyX509Der<'_>) -> Vec<u8> {
+fn der(der: &PublicKeyX509Der<'_>) -> Vec<u8> {
     der.as_ref().to_vec()
 }

@@ -20,6 +20,8 @@ use crate::edge::{clock, metrics as names};
 
 /// How often the files are looked at. A file watch would see the first swap of a mounted Secret at most.
 const POLL: Duration = Duration::from_secs(2);
+/// How often a change is read again until it holds still; after that what fits is taken over.
+const SETTLING: u32 = 3;
 /// No certificate chain and no key is larger.
 const LARGEST: u64 = 1 << 20;
 
@@ -142,16 +144,18 @@ impl ServingCert {
 
     /// Looks at the files once. Returns what was seen, so that the same content is not judged twice.
     pub async fn look(&self, files: &CertFiles, seen: Option<Seen>) -> Seen {
-        let read = match (small_file(&files.cert).await, small_file(&files.key).await) {
-            (Ok(cert), Ok(key)) => Ok((cert, key)),
-            (Err(error), _) | (_, Err(error)) => Err(error),
-        };
-        let now = match &read {
-            Ok((cert, key)) => Seen::Content([sha256(cert), sha256(key)]),
-            Err(error) => Seen::Unreadable(error.to_string()),
-        };
-        if seen.is_some_and(|seen| seen == now) {
+        let (mut read, mut now) = both(files).await;
+        if seen.as_ref() == Some(&now) {
             return now;
+        }
+        // Two reads that agree: a swap between the two files of one read would pair the old one with the new one.
+        for _ in 0..SETTLING {
+            let (again, then) = both(files).await;
+            let settled = then == now;
+            (read, now) = (again, then);
+            if settled {
+                break;
+            }
         }
         match read.and_then(|(cert, key)| self.offer(files, &cert, &key)) {
             Ok(end) => tracing::info!(cert = %files.cert.display(), not_after = %end, "serving certificate loaded"),
@@ -166,6 +170,20 @@ impl ServingCert {
         }
         now
     }
+}
+
+type Pair = (Vec<u8>, Vec<u8>);
+
+async fn both(files: &CertFiles) -> (Result<Pair, LoadError>, Seen) {
+    let read = match (small_file(&files.cert).await, small_file(&files.key).await) {
+        (Ok(cert), Ok(key)) => Ok((cert, key)),
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    };
+    let seen = match &read {
+        Ok((cert, key)) => Seen::Content([sha256(cert), sha256(key)]),
+        Err(error) => Seen::Unreadable(error.to_string()),
+    };
+    (read, seen)
 }
 
 /// What a look at the files found.

@@ -289,11 +289,11 @@ fn x_069_x_073_malformed_evidence_is_said_to_be_so() {
             "predicateType twice",
             signer.bundle(
                 text(&statement(image(), SBOM))
-                    .replacen("{", "{\"predicateType\":\"https://sigstore.dev/cosign/sign/v1\",", 1)
+                    .replacen('{', "{\"predicateType\":\"https://sigstore.dev/cosign/sign/v1\",", 1)
                     .as_bytes(),
             ),
         ),
-        ("a duplicate key", text(&good).replacen("{", "{\"dsseEnvelope\":null,", 1).into_bytes()),
+        ("a duplicate key", text(&good).replacen('{', "{\"dsseEnvelope\":null,", 1).into_bytes()),
     ] {
         assert_eq!(code(super::bundle(&candidate(&listed), &bytes, None)), Code::EvidenceMalformed, "{name}");
     }
