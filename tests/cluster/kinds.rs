@@ -26,10 +26,9 @@ fn signed_is_created_and_unsigned_is_not(kind: &Kind) {
     let namespace = world.namespace(&format!("apps-{}", kind.resource));
     let images = &world.images;
     let (signed, unsigned) = (images.signed.pinned(), images.unsigned.pinned());
-    let request = |name| Request::new("create", &namespace, kind.resource, name);
 
     let done = world.create(&namespace, &kind.object("signed", &everywhere(&signed, "", "")), &[]);
-    let seen = world.check(&request("signed"), &done, Want::Admit);
+    let seen = world.check(&Request::new("create", &namespace, kind.resource, "signed"), &done, Want::Admit);
     assert!(world.stored(&namespace, kind.resource, "signed").is_some(), "{}", done.stdout);
     assert_eq!(seen.record["event"]["images"].as_array().map(Vec::len), Some(5), "{}", seen.record);
 
@@ -37,12 +36,12 @@ fn signed_is_created_and_unsigned_is_not(kind: &Kind) {
         let name = format!("unsigned-{index}");
         let done = world.create(&namespace, &kind.object(&name, &everywhere(&signed, place, &unsigned)), &[]);
         let at = format!("{}{place}", kind.place);
-        world.check(&request(&name), &done, Want::Deny(&[("unsigned", &at)]));
+        world.check(&Request::new("create", &namespace, kind.resource, &name), &done, Want::Deny(&[("unsigned", &at)]));
         assert!(world.stored(&namespace, kind.resource, &name).is_none(), "{name} is stored");
     }
     let done = world.create(&namespace, &kind.object("tag", &spec(&images.signed.tagged())), &[]);
     let at = format!("{}containers[0]", kind.place);
-    world.check(&request("tag"), &done, Want::Deny(&[("not-digest-pinned", &at)]));
+    world.check(&Request::new("create", &namespace, kind.resource, "tag"), &done, Want::Deny(&[("not-digest-pinned", &at)]));
 }
 
 macro_rules! one_test_a_kind {
@@ -77,13 +76,14 @@ fn x_007_zero_replicas_and_suspended_are_judged_when_made() {
         (&KINDS[7], "suspend", json!(true)),
         (&KINDS[8], "suspend", json!(true)),
     ] {
-        let mut send = |name, image: &str, want| {
+        let send = |name, image: &str, want: Want<'_>| {
             let mut object = kind.object(name, &spec(image));
             object["spec"][key] = value.clone();
             let done = world.create(&namespace, &object, &[]);
             world.check(&Request::new("create", &namespace, kind.resource, name), &done, want);
         };
-        send("bad", &unsigned, Want::Deny(&[("unsigned", &format!("{}containers[0]", kind.place))]));
+        let at = format!("{}containers[0]", kind.place);
+        send("bad", &unsigned, Want::Deny(&[("unsigned", &at)]));
         send("good", &signed, Want::Admit);
     }
 }

@@ -163,8 +163,8 @@ impl Provost {
 
 /// The records of a ledger, oldest first.
 pub(crate) fn records(ledger: &Path, filter: &[&str]) -> Vec<Value> {
-    let text = audit("query", ledger).args(["-o", "json"]).args(filter).must();
-    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+    let text = audit("query", ledger).args(["-o", "json", "--limit", "1000000"]).args(filter).must();
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
 }
 
 fn audit(what: &str, ledger: &Path) -> Program {
