@@ -20,7 +20,7 @@ use crate::sample::{Key, digest};
 use crate::wire::credential;
 
 /// How long a start or an end may take on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// One host of `registries`.
 pub(crate) struct Listed {
@@ -63,7 +63,8 @@ impl Gate {
     /// Starts it with a policy for the namespace `payments`: images of these hosts, below `release/`, must be signed with
     /// this key. A deny-list makes it read each image's own manifest.
     pub(crate) async fn start(key: &Key, hosts: &[String], registries: &[Listed]) -> Self {
-        let folder = tempfile::Builder::new().prefix("faults-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("folder");
+        let folder =
+            tempfile::Builder::new().prefix("faults-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("folder");
         let at = |name: &str| folder.path().join(name);
         let write = |name: &str, text: &str| fs::write(at(name), text).expect("a file");
         let made = provost::edge::tls::ca::make(&["provost.provost.svc".to_owned()], 2).expect("certificates");
@@ -115,10 +116,12 @@ impl Gate {
             keep(process.stderr.take().expect("piped"), Arc::clone(&said[1]), Some(tell)),
         ];
         let listening = tokio::task::spawn_blocking(move || told.recv_timeout(PATIENCE)).await.expect("no panic");
-        let Ok(listening) = listening else {
+        if listening.is_err() {
             let _ = process.kill();
-            panic!("it does not listen: {}", String::from_utf8_lossy(&said[1].lock().expect("lock")));
-        };
+        }
+        let why = || String::from_utf8_lossy(&said[1].lock().expect("lock")).into_owned();
+        assert!(listening.is_ok(), "it does not listen: {}", why());
+        let listening = listening.unwrap_or_default();
         let address = |key: &str| -> SocketAddr {
             let url = listening[key].as_str().expect("an address");
             let authority = url.split("//").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
@@ -180,7 +183,11 @@ impl Ended {
 }
 
 /// Keeps a stream to its end; of the log it tells the line that says where is listened.
-fn keep(from: impl Read + Send + 'static, to: Arc<Mutex<Vec<u8>>>, tell: Option<mpsc::Sender<Value>>) -> JoinHandle<()> {
+fn keep(
+    from: impl Read + Send + 'static,
+    to: Arc<Mutex<Vec<u8>>>,
+    tell: Option<mpsc::Sender<Value>>,
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut from = BufReader::new(from);
         let mut line = Vec::new();
