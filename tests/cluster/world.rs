@@ -81,7 +81,7 @@ impl World {
         let cluster = thread::spawn(Cluster::start);
         let registry = Registry::with_referrers();
         let images = Images::make(&registry);
-        let provost = Setup::on_service_address()
+        let provost = Setup::behind_service("provost")
             .registries(settings(&registry, None))
             .policy("keys/release.pub", images.release.pem())
             .policy("apps.yaml", policy("apps", "[apps, apps-*]", "enforce", &registry))
