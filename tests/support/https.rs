@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -44,11 +45,13 @@ impl Caller {
             store.add(root.expect("PEM")).expect("a certificate");
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the provider has them")
             .with_root_certificates(store)
             .with_no_client_auth();
+        // Nor does the API server; and a resumed session shows no certificate.
+        config.resumption = Resumption::disabled();
         Self { address, name: name.to_owned(), config: Arc::new(config) }
     }
 
