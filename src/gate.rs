@@ -108,21 +108,40 @@ impl Gate {
         stages: &Stages,
     ) -> Reply {
         let input = ReviewInput { request, images, verdict: &verdict, fault: None, stages: &stages.0 };
-        // A denial is on disk before it is answered; anything that is allowed joins the next group.
-        let wait = if matches!(verdict, Verdict::Deny(_)) { Wait::Saved } else { Wait::Queued };
+        // A denial is on disk before it is answered; what is allowed joins the next group, but for an override, which is
+        // nothing unless it is on disk (BG-09).
+        let wait = match verdict {
+            Verdict::Deny(_) => Wait::Saved,
+            Verdict::Override(_) => Wait::OrNothing,
+            Verdict::Admit(_) | Verdict::WouldDeny(_) | Verdict::NoImages => Wait::Queued,
+        };
         let recorded = self.ledger.append(Event::Review(ReviewRecord::new(input)), wait, deadline).await;
         let mark = match &recorded {
             Appended::Saved(name) | Appended::Queued(name) => RecordMark::Saved(name.to_string()),
             Appended::Pending => RecordMark::Pending,
             Appended::Unavailable(_) | Appended::Off => RecordMark::None,
         };
-        let verdict = match recorded {
-            Appended::Unavailable(why) => decide::unrecorded(verdict, &why),
-            Appended::Pending if !matches!(verdict, Verdict::Deny(_)) => {
-                decide::unrecorded(verdict, "the record is not on disk")
+        let lacking = match (recorded, &verdict) {
+            (Appended::Unavailable(why), _) => Some(why),
+            (Appended::Queued(_) | Appended::Pending | Appended::Off, Verdict::Override(_)) => {
+                Some("an override must be on disk, and its record is not".to_owned())
             }
-            Appended::Saved(_) | Appended::Queued(_) | Appended::Pending | Appended::Off => verdict,
+            (Appended::Pending, Verdict::Admit(_) | Verdict::WouldDeny(_) | Verdict::NoImages) => {
+                Some("the record is not on disk".to_owned())
+            }
+            (Appended::Saved(_) | Appended::Queued(_) | Appended::Off, _) | (Appended::Pending, Verdict::Deny(_)) => None,
         };
+        let Some(why) = lacking else {
+            metrics::review(&verdict, request, &stages.0);
+            return render(&request.uid, &verdict, mark);
+        };
+        let was_override = matches!(verdict, Verdict::Override(_));
+        let verdict = decide::unrecorded(verdict, &why);
+        if was_override {
+            // Else the ledger would hold nothing of the attempt, or later an override that was denied.
+            let input = ReviewInput { request, images, verdict: &verdict, fault: None, stages: &stages.0 };
+            self.ledger.append(Event::Review(ReviewRecord::new(input)), Wait::Queued, deadline).await;
+        }
         metrics::review(&verdict, request, &stages.0);
         render(&request.uid, &verdict, mark)
     }

@@ -132,6 +132,7 @@ fn reads_what_an_api_server_sends() {
             groups: ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"]
                 .map(str::to_owned)
                 .to_vec(),
+            caller: crate::decision::review::Caller::Unknown,
             dry_run: false,
         }
     );
