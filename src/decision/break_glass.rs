@@ -8,9 +8,7 @@ use super::code::Code;
 use super::pattern::TicketPattern;
 use super::policy::{Governing, Mode, OverrideRequests, PolicyStamp, Waivable, is_machine, is_machine_group};
 use super::reference::ImageRef;
-use super::review::{
-    BREAK_GLASS_LABEL, BREAK_GLASS_REASON, Caller, Holder, OverrideAsked, Place, Request, Review, Subject,
-};
+use super::review::{BREAK_GLASS_LABEL, BREAK_GLASS_REASON, Holder, OverrideAsked, Place, Request, Review, Subject};
 use super::verdict::{Denial, OverrideRequest, Permission};
 
 /// Longest reason with its ticket, in characters.
@@ -158,15 +156,11 @@ fn stakes<'a>(enforcing: &[&'a Denial], governing: &'a Governing) -> (Vec<Stake<
 /// Whether a request like this can count at all, whatever the policies say.
 fn may_count(review: &Review) -> Result<(), Denial> {
     let Review { request, override_asked: asked, .. } = review;
-    let refuse = |found: String, wanted: &str| {
-        Err(beside(Code::BreakGlassRefused, None, None, wanted.to_owned(), found))
-    };
+    let refuse =
+        |found: String, wanted: &str| Err(beside(Code::BreakGlassRefused, None, None, wanted.to_owned(), found));
     const OWN_POD: &str = "a pod that you make yourself";
-    match request.caller {
-        Caller::Known => {}
-        Caller::Unknown => {
-            return refuse("a caller that has not shown that it is the API server".to_owned(), "one that has");
-        }
+    if !request.caller.is_known() {
+        return refuse("a caller that has not shown that it is the API server".to_owned(), "one that has");
     }
     match review.subject {
         Subject::Template => return refuse("a reason on a template".to_owned(), OWN_POD),

@@ -232,9 +232,10 @@ fn unjudged<'a>(
 /// Puts what is wrong with a request for an override behind the denials of the same image; what is about the whole review
 /// comes last.
 fn put_beside(denials: &mut Vec<Denial>, fault: Denial) {
-    let behind = fault.place.as_ref().and_then(|place| {
-        denials.iter().rposition(|denial| denial.place.as_ref() == Some(place)).map(|last| last + 1)
-    });
+    let behind = fault
+        .place
+        .as_ref()
+        .and_then(|place| denials.iter().rposition(|denial| denial.place.as_ref() == Some(place)).map(|last| last + 1));
     denials.insert(behind.unwrap_or(denials.len()), fault);
 }
 
@@ -524,7 +525,7 @@ fn notes(review: &Review, proofs: &[Proof]) -> Vec<Note> {
     if break_glass::is_unneeded(review) {
         notes.insert(Note::GrantNotNeeded);
     }
-    if !proofs.is_empty() && proofs.iter().all(|proof| proof.ground == Ground::Unchanged) {
+    if review.leaves_all_images() {
         notes.insert(Note::ImagesUnchanged);
     }
     if proofs.iter().any(|proof| proof.ground == Ground::EmptyInTemplate) {

@@ -391,6 +391,7 @@ impl Verdict {
 pub(crate) mod for_tests {
     use super::{Admitted, Denial, Denied, Ground, Note, PolicyStamp, Proof, Softened, Verdict, WouldDeny};
     use super::{Code, Mode, Place};
+    use super::{Overridden, OverrideRequest, Permission};
 
     pub(crate) fn denial(code: Code, at: Option<(Place, &str)>, found: &str, wanted: &str) -> Denial {
         let (place, image) = at.map(|(place, image)| (place, image.to_owned())).unzip();
@@ -404,6 +405,16 @@ pub(crate) mod for_tests {
 
     pub(crate) fn deny(denials: Vec<Denial>, policies: Vec<PolicyStamp>, images: usize) -> Verdict {
         Verdict::Deny(Denied { denials, policies, images })
+    }
+
+    pub(crate) fn overridden(
+        denials: Vec<Denial>,
+        requests: Vec<OverrideRequest>,
+        policies: Vec<PolicyStamp>,
+    ) -> Verdict {
+        let permissions = requests.into_iter().map(Permission::Request).collect();
+        let (proofs, notes, images) = (Vec::new(), Vec::new(), denials.len());
+        Verdict::Override(Overridden { denials, permissions, proofs, policies, notes, images })
     }
 
     pub(crate) fn would_deny(denials: Vec<Denial>, policies: Vec<PolicyStamp>, because: Softened) -> Verdict {

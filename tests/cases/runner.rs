@@ -75,8 +75,8 @@ struct Want {
     /// What waives denials: `request user ticket: reason (policies)`, before the policies `for container` where it is one's.
     #[serde(default)]
     overrides: Vec<String>,
-    /// Whether the caller has shown that it is the API server; the default is `known`.
-    #[serde(default = "known")]
+    /// Who sends the review: `token` (the default), `unknown`, or `{"certificate": subject}`.
+    #[serde(default = "by_token")]
     caller: Caller,
     /// Whether the evidence given is enough to stop the search; left out where nothing is asked.
     #[serde(default)]
@@ -86,8 +86,8 @@ struct Want {
     now: Option<jiff::Timestamp>,
 }
 
-fn known() -> Caller {
-    Caller::Known
+fn by_token() -> Caller {
+    Caller::Token
 }
 
 fn folder() -> PathBuf {
@@ -197,7 +197,7 @@ fn judge(case: &str, want: &Want) -> Verdict {
         }
         Err(Undecodable::NoReply { detail }) => panic!("{case}: no reply possible: {detail}"),
     };
-    review.request.caller = want.caller;
+    review.request.caller = want.caller.clone();
     let governing = if review.subject == Subject::NoImages || review.leaves_all_images() {
         Governing::default()
     } else {

@@ -111,9 +111,36 @@ impl Hashes {
 
 /// From wide to narrow. A review of a few images with names of a usual length takes the first.
 const LEVELS: [Level; 3] = [
-    Level { text: 1024, asked: 1024, groups: 64, policies: 64, denials: 256, overrides: 64, images: 128, proofs: Proofs::Whole },
-    Level { text: 256, asked: 512, groups: 32, policies: 16, denials: 64, overrides: 16, images: 128, proofs: Proofs::Whole },
-    Level { text: 96, asked: 512, groups: 16, policies: 8, denials: 32, overrides: 8, images: 128, proofs: Proofs::Evidence },
+    Level {
+        text: 1024,
+        asked: 1024,
+        groups: 64,
+        policies: 64,
+        denials: 256,
+        overrides: 64,
+        images: 128,
+        proofs: Proofs::Whole,
+    },
+    Level {
+        text: 256,
+        asked: 512,
+        groups: 32,
+        policies: 16,
+        denials: 64,
+        overrides: 16,
+        images: 128,
+        proofs: Proofs::Whole,
+    },
+    Level {
+        text: 96,
+        asked: 512,
+        groups: 16,
+        policies: 8,
+        denials: 32,
+        overrides: 8,
+        images: 128,
+        proofs: Proofs::Evidence,
+    },
 ];
 
 /// For what fits no other way: what was asked and how it ended, and the images with whatever room is left.

@@ -52,16 +52,23 @@ pub(super) fn message(verdict: &Verdict, record: &RecordMark) -> String {
 
 /// Warnings for the user who sent the request: none for an admission, nor for what only an `audit` policy refuses.
 pub(super) fn warnings(verdict: &Verdict, record: &RecordMark) -> Vec<String> {
+    let softened = match verdict {
+        Verdict::Deny(_) => "",
+        Verdict::Override(_) => " (overridden)",
+        Verdict::Admit(_) | Verdict::NoImages | Verdict::WouldDeny(_) => match verdict.softened() {
+            Some(Softened::Warn) => " (not enforced)",
+            Some(Softened::MirrorPod) => " (mirror pod, not enforced)",
+            Some(Softened::Audit) | None => return Vec::new(),
+        },
+    };
     let mut seen = HashSet::new();
     let mut warnings = overrides(verdict, record);
     let first = warnings.len();
     for denial in verdict.denials() {
-        let softened = match (denial.mode(), verdict.softened()) {
-            (Mode::Audit, _) => continue,
-            (Mode::Enforce | Mode::Warn, Some(Softened::MirrorPod)) => " (mirror pod, not enforced)",
-            (Mode::Warn, _) => " (not enforced)",
-            (Mode::Enforce, _) if verdict.permissions().is_empty() => "",
-            (Mode::Enforce, _) => " (overridden)",
+        let softened = match denial.mode() {
+            Mode::Warn if verdict.softened().is_none() => " (not enforced)",
+            Mode::Enforce | Mode::Warn => softened,
+            Mode::Audit => continue,
         };
         let (path, what) = match denial.place() {
             Some(place) => (Some(place.path.as_str()), denial.image().unwrap_or_default()),
@@ -96,17 +103,17 @@ fn overrides(verdict: &Verdict, record: &RecordMark) -> Vec<String> {
         .map(|permission| {
             let Permission::Request(OverrideRequest { user, ticket, container, .. }) = permission;
             let scope = match container {
-                None => "this request only".to_owned(),
-                Some(name) => format!("container {} only", clip(name, 20)),
+                None => "this request".to_owned(),
+                Some(name) => format!("container {}", clip(name, 20)),
             };
-            // The record's name is longer than what is left in many cases: its place is enough to find it.
+            // There is no room for the whole name, and a record is found by its place in the ledger.
             let record = match record {
-                RecordMark::Saved(id) => format!(" as {}", clip(id.rsplit_once('-').map_or(id, |(place, _)| place), 24)),
+                RecordMark::Saved(id) => format!(": {}", clip(id.rsplit_once('-').map_or(id, |(place, _)| place), 24)),
                 RecordMark::Pending | RecordMark::None => String::new(),
             };
             let (user, ticket) = (clip(user, 24), clip(ticket, 16));
             shorten(
-                &format!("provost: override by {user}, {ticket}, for {scope}, will be reviewed{record}"),
+                &format!("provost: override by {user} ({ticket}), {scope} only, will be reviewed{record}"),
                 MAX_WARNING,
             )
         })

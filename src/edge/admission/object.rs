@@ -10,9 +10,7 @@ use super::known_fields::{CONTAINER, EPHEMERAL_CONTAINER, IMAGE_VOLUME, POD_SPEC
 use super::printable::clip;
 use super::strict::{self, Fields, Value, deeper, names_image};
 use crate::decision::code::Code;
-use crate::decision::review::{
-    BREAK_GLASS_LABEL, BREAK_GLASS_REASON, Fault, Holder, Place, ReviewedImage, Subject,
-};
+use crate::decision::review::{BREAK_GLASS_LABEL, BREAK_GLASS_REASON, Fault, Holder, Place, ReviewedImage, Subject};
 
 /// Containers and image volumes that one object may hold, and unknown fields that may hold an image.
 pub(super) const MAX_IMAGES: usize = 20_000;

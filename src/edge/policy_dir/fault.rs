@@ -302,7 +302,9 @@ pub enum Fault {
 
     // warnings
     /// `breakGlass` where nothing is enforced.
-    #[error("`breakGlass` has no effect: nothing that a policy in this mode says is enforced, so there is nothing to override")]
+    #[error(
+        "`breakGlass` has no effect: nothing that a policy in this mode says is enforced, so there is nothing to override"
+    )]
     NothingToOverride,
     /// A signer that no rule names.
     #[error("signer `{0}` is used by no rule")]

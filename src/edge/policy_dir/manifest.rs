@@ -7,8 +7,8 @@ use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
 use crate::decision::policy::{
-    BreakGlass, DenyList, KeyScheme, NamespaceSelector, OverrideRequests, Policy, PublicKey, Rule, SignatureRule, Signer,
-    Withdrawn,
+    BreakGlass, DenyList, KeyScheme, NamespaceSelector, OverrideRequests, Policy, PublicKey, Rule, SignatureRule,
+    Signer, Withdrawn,
 };
 use crate::decision::reference::Digest;
 use crate::edge::sigstore::digest_of;

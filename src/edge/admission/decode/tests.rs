@@ -132,8 +132,8 @@ fn reads_what_an_api_server_sends() {
             groups: ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"]
                 .map(str::to_owned)
                 .to_vec(),
-            caller: crate::decision::review::Caller::Unknown,
             dry_run: false,
+            caller: crate::decision::review::Caller::Unknown,
         }
     );
 }
