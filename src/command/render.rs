@@ -88,7 +88,8 @@ fn one_image(out: &mut String, denials: &[&Denial], proofs: &[&Proof]) {
     .map(|(_, text)| format!("{} {text}", mark(true)))
     .collect();
     let unjudged = proofs.iter().any(|proof| !matches!(proof.ground(), Ground::Rule { .. }));
-    if !passed.is_empty() && !unjudged && !(denials.is_empty() && proofs.is_empty()) {
+    let judged = !(denials.is_empty() && proofs.is_empty());
+    if judged && !unjudged && !passed.is_empty() {
         let _ = writeln!(out, "          {}", passed.join("   "));
     }
     for proof in proofs {

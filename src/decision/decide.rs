@@ -13,7 +13,7 @@ use super::code::Code;
 use super::evidence::{Answer, Facts, Identity, StatementKind, VerifiedStatement};
 use super::name::SignerName;
 use super::plan::{Plan, RuleAt, Step};
-use super::policy::{Governing, Mode, Policy, Rule, SignatureRule};
+use super::policy::{Governing, Mode, Policy, Rule, SignatureRule, Signer};
 use super::reference::{Digest, ImageRef, PinnedImage};
 use super::review::{Fault, Review, ReviewedImage, Subject};
 use super::verdict::{
@@ -179,7 +179,7 @@ fn judge(
         match prove(policy, rule, pinned, answer.map(|answer| (answer, children)), now) {
             Ok(ground) => proofs.push(Proof { place: image.place.clone(), image: Some(pinned.clone()), ground }),
             Err(Refuted { code, wanted, found }) => {
-                denials.push(Denial::of_rule(code, image, policy, Some(rule), wanted, found))
+                denials.push(Denial::of_rule(code, image, policy, Some(rule), wanted, found));
             }
         }
     }
@@ -324,11 +324,11 @@ fn wanted_signatures(wanted: &SignatureRule) -> String {
         (n, _) => format!("signatures by {n} of {names}"),
     };
     for (key, value) in &wanted.annotations {
-        text.push_str(&format!(", with {key}={value}"));
+        text.extend([", with ", key, "=", value]);
     }
     if !wanted.signed_from.is_empty() {
         let from = wanted.signed_from.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        text.push_str(&format!(", made for {from}"));
+        text.extend([", made for ", &from]);
     }
     text
 }
@@ -445,7 +445,7 @@ fn nearest(
     };
     for statement in signatures_of(facts, digest) {
         let Identity::Key(fingerprint) = statement.identity();
-        let keys = wanted.by.iter().filter_map(|name| policy.signers.get(name)).flat_map(|signer| signer.keys());
+        let keys = wanted.by.iter().filter_map(|name| policy.signers.get(name)).flat_map(Signer::keys);
         match keys.into_iter().find(|key| key.fingerprint == *fingerprint) {
             None => offer(
                 Code::WrongSigner,

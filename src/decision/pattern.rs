@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn x_033_matching_takes_linear_time() {
-        let pattern: RepositoryPattern = format!("r.example/{}", "*a".repeat(400)).parse().expect("pattern");
+        let pattern: RepositoryPattern = format!("r.example/{}", "*a".repeat(110)).parse().expect("pattern");
         let repository: Repository = format!("r.example/{}b", "a".repeat(240)).parse().expect("repository");
         assert!(!pattern.matches(&repository));
         let pattern: RepositoryPattern = format!("r.example/{}b", "**/a/".repeat(100)).parse().expect("pattern");

@@ -163,13 +163,13 @@ fn describe(verdict: &Verdict) -> Vec<String> {
         .map(|denial| {
             let mut text = denial.code().to_string();
             if let Some(place) = denial.place() {
-                text.push_str(&format!(" {}", place.path));
+                text.extend([" ", place.path.as_str()]);
             }
             if let Some(policy) = denial.policy() {
-                text.push_str(&format!(" {}", policy.name));
+                text.extend([" ", policy.name.as_str()]);
             }
             if let Some(rule) = denial.rule() {
-                text.push_str(&format!("/{rule}"));
+                text.extend(["/", rule.as_str()]);
             }
             text
         })

@@ -1,6 +1,8 @@
 //! One search: every place in which evidence about an image can lie, in rounds, within limits. It must never take a
 //! source that did not answer for one that has nothing.
 
+mod image;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::fetch::{Calls, Done, Step, Tools, Wanted, fallback_tag, legacy_tag};
 use super::findings::Findings;
-use super::limits::{AT_ONCE, INDEX_DEPTH, INDEX_ENTRIES};
+use super::limits::AT_ONCE;
 use super::manifest::{self, Artifact, Document};
 use crate::decision::code::Code;
 use crate::decision::evidence::{Facts, Question, Rejected, VerifiedStatement};
@@ -444,77 +446,6 @@ impl<'a> Search<'a> {
             self.found.limit(format!("over {} signature checks", self.tools.limits.checks));
         }
         within
-    }
-
-    fn image(&mut self, fetched: Result<Manifest, Failure>) {
-        self.image = Image::Failed;
-        self.found.changed = true;
-        let wanted = self.question.image.digest();
-        match fetched {
-            Ok(manifest) if manifest.digest != wanted => {
-                self.found.image_fault(
-                    Code::DigestMismatch,
-                    format!("the registry's manifest hashes to {}", manifest.digest),
-                );
-            }
-            Ok(manifest) => match Document::read(&manifest) {
-                Ok(Document::Manifest(_)) => self.image = Image::Read(manifest.bytes),
-                Ok(Document::Index(entries)) => {
-                    self.image = Image::Read(manifest.bytes);
-                    self.entries(&entries, 1);
-                }
-                Err(invalid) => self.found.image_fault(Code::ManifestInvalid, invalid.0),
-            },
-            Err(failure) => self.found.image_failed(&failure),
-        }
-        for (source, bytes) in std::mem::take(&mut self.waiting) {
-            self.bundle(source, bytes);
-        }
-    }
-
-    fn nested(&mut self, digest: Digest, depth: usize, fetched: Result<Manifest, Failure>) {
-        self.nested -= 1;
-        self.found.changed = true;
-        match fetched.map(|manifest| Document::read(&manifest)) {
-            Ok(Ok(Document::Index(entries))) => self.entries(&entries, depth),
-            Ok(Ok(Document::Manifest(_))) => {
-                self.found.image_fault(Code::ManifestInvalid, format!("{digest} is listed as an index and is none"));
-            }
-            Ok(Err(invalid)) => self.found.image_fault(Code::ManifestInvalid, format!("{digest}: {}", invalid.0)),
-            Err(failure) => self.found.image_failed(&failure),
-        }
-    }
-
-    /// Takes in the entries of the image's index. Every entry counts as a child: what calls itself an attestation may be
-    /// runnable all the same, and to know better one would have to fetch it.
-    fn entries(&mut self, entries: &[Box<RawValue>], depth: usize) {
-        if entries.is_empty() {
-            return self.found.image_fault(Code::ManifestInvalid, "it is an index without entries".to_owned());
-        }
-        if self.children.len() + entries.len() > INDEX_ENTRIES {
-            return self
-                .found
-                .image_fault(Code::BudgetExceeded, format!("it is an index of over {INDEX_ENTRIES} entries"));
-        }
-        for raw in entries {
-            let entry = match manifest::descriptor(raw) {
-                Ok(entry) => entry,
-                Err(invalid) => return self.found.image_fault(Code::ManifestInvalid, invalid.0),
-            };
-            if !self.children.contains(&entry.digest) {
-                self.children.push(entry.digest);
-            }
-            if manifest::is_index(&entry.media_type) {
-                if depth >= INDEX_DEPTH {
-                    let detail = format!("its indexes are nested deeper than {INDEX_DEPTH}");
-                    return self.found.image_fault(Code::BudgetExceeded, detail);
-                }
-                if self.question.children {
-                    self.nested += 1;
-                    self.ask(Step::Nested { digest: entry.digest, depth: depth + 1 });
-                }
-            }
-        }
     }
 
     /// Whether every child of the image's index was asked for and is known; an image that is no index has none.
