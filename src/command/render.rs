@@ -177,6 +177,7 @@ const fn check_of(code: Code) -> Check {
         | Code::DeadlineExceeded
         | Code::BudgetExceeded
         | Code::AuditUnavailable
+        | Code::Overloaded
         | Code::InternalError => Check::Evidence,
     }
 }

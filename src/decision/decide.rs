@@ -65,14 +65,33 @@ pub fn refuse(fault: &Fault) -> Verdict {
     Verdict::Deny(Denied { denials: vec![denial], policies: Vec::new(), images: 0 })
 }
 
+/// The verdict on a review for which there is no room: a denial that judged nothing (C-03).
+#[must_use]
+pub fn shed() -> Verdict {
+    refuse(&Fault::new(Code::Overloaded, "Provost is at capacity and judged nothing"))
+}
+
+/// What becomes of a verdict where the operator only observes: a denial of any kind is recorded and not enforced.
+#[must_use]
+pub fn observed(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Deny(Denied { denials, policies, images: _ }) => {
+            Verdict::WouldDeny(WouldDeny { denials, policies, notes: Vec::new(), because: Softened::Observe })
+        }
+        Verdict::Admit(_) | Verdict::WouldDeny(_) | Verdict::NoImages => verdict,
+    }
+}
+
 /// The verdict on a review whose record cannot be kept: a denial, whatever it was before.
 #[must_use]
 pub fn unrecorded(verdict: Verdict, why: &str) -> Verdict {
     let policies = verdict.policies().to_vec();
     let images = verdict.images_reviewed();
     let mut denials = vec![Denial::of_review(Code::AuditUnavailable, "a durable record", why.to_owned())];
-    if let Verdict::Deny(denied) = verdict {
-        denials.extend(denied.denials);
+    if let Verdict::Deny(Denied { denials: earlier, .. })
+    | Verdict::WouldDeny(WouldDeny { denials: earlier, because: Softened::Observe, .. }) = verdict
+    {
+        denials.extend(earlier);
     }
     Verdict::Deny(Denied { denials, policies, images })
 }
@@ -447,6 +466,7 @@ const fn nearness(code: Code) -> u8 {
         | Code::EvidenceUnavailable
         | Code::DeadlineExceeded
         | Code::AuditUnavailable
+        | Code::Overloaded
         | Code::InternalError => 1,
     }
 }

@@ -34,6 +34,42 @@ pub struct Request {
     pub groups: Vec<String>,
     /// Nothing will be stored (C-27).
     pub dry_run: bool,
+    /// Who sent us the review. The body cannot say: it is set from the connection (C-08).
+    pub caller: Caller,
+}
+
+/// Who sends us reviews (C-08): an API server proves itself by a certificate or by the token in the webhook's address.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Caller {
+    /// A client certificate that the operator accepts; its subject.
+    Certificate(String),
+    /// A token that the operator has given out.
+    Token,
+    /// Neither: judged like any other, and trusted with nothing.
+    #[default]
+    Unknown,
+}
+
+impl Caller {
+    /// The word in records and metrics.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Certificate(_) => "certificate",
+            Self::Token => "token",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Whether the operator has let this caller in: what it asks for may use break-glass and registry credentials.
+    #[must_use]
+    pub const fn is_known(&self) -> bool {
+        match self {
+            Self::Certificate(_) | Self::Token => true,
+            Self::Unknown => false,
+        }
+    }
 }
 
 /// The operations that an API server sends.
