@@ -68,7 +68,13 @@ pub fn refuse(fault: &Fault) -> Verdict {
 /// The verdict on a review for which there is no room: a denial that judged nothing (C-03).
 #[must_use]
 pub fn shed() -> Verdict {
-    refuse(&Fault::new(Code::Overloaded, "Provost is at capacity and judged nothing"))
+    refuse(&no_room())
+}
+
+/// Why a review is not judged for which there is no room.
+#[must_use]
+pub fn no_room() -> Fault {
+    Fault::new(Code::Overloaded, "Provost is at capacity and judged nothing")
 }
 
 /// What becomes of a verdict where the operator only observes: a denial of any kind is recorded and not enforced.

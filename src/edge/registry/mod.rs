@@ -405,7 +405,8 @@ impl Registry {
     async fn ask(&self, ask: &Ask<'_>, budget: &Budget) -> Result<Reply, Failure> {
         if self.1 == Credentials::Kept && self.0.lends(ask.repository) {
             let repository = ask.repository;
-            let detail = format!("there are credentials for {repository}, and a caller that is not known may not use them");
+            let detail =
+                format!("there are credentials for {repository}, and a caller that is not known may not use them");
             return Err(Failure::AuthFailed { detail });
         }
         self.0.ask(ask, budget).await
