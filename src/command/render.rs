@@ -199,6 +199,7 @@ const fn check_of(code: Code) -> Check {
         | Code::GrantNotWaivable
         | Code::GrantInsufficient
         | Code::AuditUnavailable
+        | Code::Overloaded
         | Code::InternalError => Check::Evidence,
     }
 }

@@ -77,6 +77,12 @@ metrics! {
         "Connections of the review path";
     IN_FLIGHT = gauge "provost_in_flight", metrics::Unit::Count,
         "Reviews being read, judged or answered";
+    OVERLOADED_TOTAL = counter "provost_overloaded_total", metrics::Unit::Count,
+        "Reviews turned away unjudged because there was no room for them";
+    CALLERS_UNKNOWN_TOTAL = counter "provost_callers_unknown_total", metrics::Unit::Count,
+        "Reviews from callers with neither a client certificate nor a token that is known";
+    OBSERVE = gauge "provost_observe", metrics::Unit::Count,
+        "1 where nothing is denied because the operator only observes";
     HTTP_REFUSED_TOTAL = counter "provost_http_refused_total", metrics::Unit::Count,
         "Requests and connections refused outside of the review protocol, by outcome";
     TLS_FAILURES_TOTAL = counter "provost_tls_failures_total", metrics::Unit::Count,

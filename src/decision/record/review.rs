@@ -36,8 +36,9 @@ pub struct ReviewInput<'a> {
 /// A review as it is recorded: canonical JSON within the limit of a record.
 ///
 /// Members: `type` (`review`), `uid`, `dryRun`, `operation`, `kind`, `resource`, `requestKind`, `requestResource`,
-/// `namespace`, `name`, `user`, `groups`, `verdict`, `softened`, `notes`, `codes`, `overrides` (what waives the denials that
-/// enforce), `policies`, `images`, `denials`, `fault`, `stages` (pairs of name and microseconds) and, where something had no room, `omitted`: its count and the SHA-256 of the
+/// `namespace`, `name`, `user`, `caller`, `groups`, `verdict`, `softened`, `notes`, `codes`, `overrides` (what waives the
+/// denials that enforce), `policies`, `images`, `denials`, `fault`, `stages` (pairs of name and microseconds) and, where
+/// something had no room, `omitted`: its count and the SHA-256 of the
 /// canonical JSON of the whole list. Members that would be empty are left out, but for `codes`, `images`, `policies`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReviewRecord {
@@ -164,6 +165,8 @@ struct Shape<'a> {
     namespace: Cow<'a, str>,
     name: Cow<'a, str>,
     user: Cow<'a, str>,
+    /// `certificate`, `token` or `unknown` (C-08).
+    caller: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     groups: Vec<Cow<'a, str>>,
     verdict: &'static str,
@@ -327,6 +330,7 @@ fn shape<'a>(input: ReviewInput<'a>, level: &Level, hashes: Hashes) -> Shape<'a>
         namespace: text(&request.namespace),
         name: text(&request.name),
         user: text(&request.user),
+        caller: request.caller.word(),
         groups: groups.iter().take(level.groups).map(|group| text(group)).collect(),
         verdict: verdict.word(),
         softened: verdict.softened().map(softened_word),
@@ -538,6 +542,7 @@ const fn softened_word(softened: Softened) -> &'static str {
         Softened::Warn => "warn",
         Softened::Audit => "audit",
         Softened::MirrorPod => "mirror-pod",
+        Softened::Observe => "observe",
     }
 }
 
