@@ -113,6 +113,7 @@ impl Gate {
         let recorded = self.ledger.append(Event::Review(ReviewRecord::new(input)), wait, deadline).await;
         let mark = match &recorded {
             Appended::Saved(name) | Appended::Queued(name) => RecordMark::Saved(name.to_string()),
+            Appended::Repeat(of) => RecordMark::RepeatOf(of.to_string()),
             Appended::Pending => RecordMark::Pending,
             Appended::Unavailable(_) | Appended::Off => RecordMark::None,
         };
@@ -121,7 +122,11 @@ impl Gate {
             Appended::Pending if !matches!(verdict, Verdict::Deny(_)) => {
                 decide::unrecorded(verdict, "the record is not on disk")
             }
-            Appended::Saved(_) | Appended::Queued(_) | Appended::Pending | Appended::Off => verdict,
+            Appended::Saved(_)
+            | Appended::Queued(_)
+            | Appended::Repeat(_)
+            | Appended::Pending
+            | Appended::Off => verdict,
         };
         metrics::review(&verdict, request, &stages.0);
         render(&request.uid, &verdict, mark)

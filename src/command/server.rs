@@ -195,7 +195,7 @@ async fn record(changes: Vec<PolicyChange>, ledger: Ledger) {
 
 async fn append(event: Event, ledger: &Ledger) {
     match ledger.append(event, Wait::Queued, Instant::now() + UNHURRIED).await {
-        Appended::Saved(_) | Appended::Queued(_) | Appended::Off => {}
+        Appended::Saved(_) | Appended::Queued(_) | Appended::Repeat(_) | Appended::Off => {}
         Appended::Pending => tracing::error!("a change is not on disk yet"),
         Appended::Unavailable(why) => tracing::error!(why, "a change could not be recorded"),
     }

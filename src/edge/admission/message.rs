@@ -6,9 +6,9 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use super::encode::RecordMark;
-use super::printable::{clip, printable, shorten};
 use crate::decision::code::Code;
 use crate::decision::policy::Mode;
+use crate::decision::printable::{clip, printable, shorten};
 use crate::decision::review::{Holder, Place};
 use crate::decision::verdict::{Denial, Softened, Verdict};
 
@@ -180,6 +180,7 @@ fn tail(verdict: &Verdict, record: &RecordMark) -> String {
 fn record_name(record: &RecordMark) -> Option<String> {
     match record {
         RecordMark::Saved(id) => Some(format!("record {}", clip(id, 80))),
+        RecordMark::RepeatOf(id) => Some(format!("repeat of {}", clip(id, 80))),
         RecordMark::Pending => Some("record: pending".to_owned()),
         RecordMark::None => None,
     }
