@@ -222,7 +222,7 @@ fn over(database: store::Database, bound: usize) -> (Ledger, Lines) {
     let queue =
         Arc::new(Queue::new(&writer::Head { chain, seq: 0, last, seed: [0; 32], records: vec![] }, writer, bound));
     let (ending, ended) = watch::channel(false);
-    let kept = writer::Kept { database, reserve: None, giving: false };
+    let kept = writer::Kept { database, reserve: None, giving: false, is_spent: false };
     let thread = writer::start(Arc::clone(&queue), Some(kept), vec![], Some(stream), ending).expect("thread");
     let inner = Inner { queue: Some(queue), durability: Durability::Denials, off: false, ended, thread: Some(thread) };
     (Ledger { inner: Arc::new(inner) }, lines)

@@ -68,7 +68,7 @@ pub(super) fn begin(
     aws_lc_rs::rand::fill(&mut seed).map_err(|_| LedgerError::Random)?;
     let kept = database.map(|database| {
         let reserve = database.path().map(|path| Reserve::beside(path, reserve));
-        Kept { database, reserve, giving: false }
+        Kept { database, reserve, giving: false, is_spent: false }
     });
     Ok((kept, Head { chain, seq, last, seed, records }))
 }
@@ -124,6 +124,8 @@ pub(super) struct Kept {
     pub(super) reserve: Option<Reserve>,
     /// The space was given up and is taken back when what it was given up for is on disk.
     pub(super) giving: bool,
+    /// It was given up in vain: there is too little of it left.
+    pub(super) is_spent: bool,
 }
 
 struct Thread {
@@ -257,9 +259,12 @@ impl Kept {
     fn commit(&mut self, items: &VecDeque<Item>, count: usize) -> Result<(), LedgerError> {
         let mut attempt = || self.database.commit(items.iter().take(count).map(|item| &item.record));
         let result = attempt();
-        let Err(error) = &result else { return result };
+        let Err(error) = &result else {
+            self.is_spent = false;
+            return result;
+        };
         let Some(reserve) = &mut self.reserve else { return result };
-        if error.is_full() && items.iter().any(|item| item.essential) && reserve.release() {
+        if !self.is_spent && error.is_full() && items.iter().any(|item| item.essential) && reserve.release() {
             tracing::warn!("the disk is full: an override is recorded in the space that was kept back");
             self.giving = true;
             return attempt();
@@ -271,9 +276,10 @@ impl Kept {
     fn is_spare(&mut self, error: &LedgerError) -> bool {
         let Some(reserve) = &mut self.reserve else { return false };
         if std::mem::take(&mut self.giving) {
+            self.is_spent = true;
             reserve.fill();
         }
-        error.is_full() && reserve.is_held()
+        error.is_full() && reserve.is_held() && !self.is_spent
     }
 
     /// Takes back what was given up, once nothing essential waits any more.
