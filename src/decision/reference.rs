@@ -646,7 +646,7 @@ mod tests {
             (format!("a@SHA256:{hex}"), 2),
             (format!("a@sha256-{hex}"), 73),
             (format!("a@{D}@{D}"), 73),
-            (format!("a@"), 2),
+            ("a@".to_owned(), 2),
             (format!("@{D}"), 0),
             (String::new(), 0),
             (" ".to_owned(), 0),

@@ -21,7 +21,7 @@ fn ignore() -> Value {
 
 /// A Provost that knows one registry; its policy governs the namespace.
 fn provost(registry: &Registry, namespace: &str) -> Provost {
-    Setup::on_service_address()
+    Setup::behind_service(namespace)
         .registries(settings(registry, None))
         .policy("keys/release.pub", world().images.release.pem())
         .policy("own.yaml", policy("own", &format!("[{namespace}]"), "enforce", registry))
@@ -74,7 +74,7 @@ fn silent(namespace: &'static str, change: &Value) {
     let entry = format!("  {host}: {{addresses: [127.0.0.0/8], plainHttp: true}}\n");
     let policy =
         policy("own", &format!("[{namespace}]"), "enforce", &world.registry).replace(&world.registry.host, &host);
-    let provost = Setup::on_service_address()
+    let provost = Setup::behind_service(namespace)
         .registries(entry)
         .policy("keys/release.pub", world.images.release.pem())
         .policy("own.yaml", policy)

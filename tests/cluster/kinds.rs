@@ -41,7 +41,11 @@ fn signed_is_created_and_unsigned_is_not(kind: &Kind) {
     }
     let done = world.create(&namespace, &kind.object("tag", &spec(&images.signed.tagged())), &[]);
     let at = format!("{}containers[0]", kind.place);
-    world.check(&Request::new("create", &namespace, kind.resource, "tag"), &done, Want::Deny(&[("not-digest-pinned", &at)]));
+    world.check(
+        &Request::new("create", &namespace, kind.resource, "tag"),
+        &done,
+        Want::Deny(&[("not-digest-pinned", &at)]),
+    );
 }
 
 macro_rules! one_test_a_kind {

@@ -17,6 +17,8 @@ use super::{folder, net, wait};
 pub(crate) struct Setup {
     /// Where it takes reviews.
     pub(crate) listen: SocketAddr,
+    /// The Service that leads to it: its certificate names that one.
+    pub(crate) service: String,
     /// The entries of `registries` in `provost.yaml`, each a line.
     pub(crate) registries: String,
     /// Policy files: name and text.
@@ -30,16 +32,23 @@ pub(crate) struct Setup {
 impl Setup {
     /// On a port of 127.0.0.1, with nothing but a listener.
     pub(crate) fn on_loopback() -> Self {
-        Self::on(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, net::free_port())))
+        Self::on(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, net::free_port())), "provost")
     }
 
-    /// On port 443 of an address that a Service of the cluster can be given.
-    pub(crate) fn on_service_address() -> Self {
-        Self::on(SocketAddr::V4(SocketAddrV4::new(net::service_address(), 443)))
+    /// On port 443 of an address that a Service in the namespace `provost` can be given.
+    pub(crate) fn behind_service(name: &str) -> Self {
+        Self::on(SocketAddr::V4(SocketAddrV4::new(net::service_address(), 443)), name)
     }
 
-    fn on(listen: SocketAddr) -> Self {
-        Self { listen, registries: String::new(), policies: Vec::new(), drain: "0s", more: String::new() }
+    fn on(listen: SocketAddr, service: &str) -> Self {
+        Self {
+            listen,
+            service: format!("{service}.provost.svc"),
+            registries: String::new(),
+            policies: Vec::new(),
+            drain: "0s",
+            more: String::new(),
+        }
     }
 
     pub(crate) fn registries(mut self, entries: impl Into<String>) -> Self {
@@ -65,7 +74,7 @@ impl Setup {
     pub(crate) fn start(self) -> Provost {
         let folder = folder::new("provost");
         let health = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, net::free_port()));
-        let certificates = Mounted::new(&folder.join("tls"));
+        let certificates = Mounted::new(&folder.join("tls"), &self.service);
         for (file, text) in &self.policies {
             folder::write(&folder.join("policies").join(file), text);
         }
@@ -176,11 +185,13 @@ fn audit(what: &str, ledger: &Path) -> Program {
 #[derive(Debug)]
 pub(crate) struct Mounted {
     folder: PathBuf,
+    /// The DNS name in every certificate.
+    pub(crate) name: String,
 }
 
 impl Mounted {
-    fn new(folder: &Path) -> Self {
-        let mounted = Self { folder: folder.to_owned() };
+    fn new(folder: &Path, name: &str) -> Self {
+        let mounted = Self { folder: folder.to_owned(), name: name.to_owned() };
         mounted.make("..first");
         mounted.swap_to("..first");
         for file in ["tls.crt", "tls.key"] {
@@ -190,8 +201,8 @@ impl Mounted {
     }
 
     /// Makes a new authority, certificate and key, without using them.
-    pub(crate) fn make(&self, name: &str) {
-        program().args(["certs", "--name", "provost.provost.svc", "--dir"]).arg(self.folder.join(name)).must();
+    pub(crate) fn make(&self, folder: &str) {
+        program().args(["certs", "--name", &self.name, "--dir"]).arg(self.folder.join(folder)).must();
     }
 
     /// Swaps the mounted certificate for one that was made before.
