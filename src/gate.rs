@@ -25,10 +25,8 @@ use crate::edge::policy_dir::PolicyDir;
 use crate::edge::{clock, metrics};
 
 mod load;
-mod shed;
 
 pub use load::{Load, LoadLimits};
-pub use shed::Turned;
 
 /// Everything that a review needs: policies, evidence, ledger. Cheap to clone.
 #[derive(Clone)]
@@ -45,8 +43,6 @@ pub struct Gate {
     pub limits: Limits,
     /// How much is under way, and may be.
     pub load: Arc<Load>,
-    /// Reviews for which there was no room.
-    pub turned: Turned,
     /// Judge and record everything, and deny nothing.
     pub observe: bool,
 }
@@ -155,6 +151,7 @@ impl Gate {
         let recorded = self.ledger.append(Event::Review(ReviewRecord::new(input)), wait, deadline).await;
         let mark = match &recorded {
             Appended::Saved(name) | Appended::Queued(name) => RecordMark::Saved(name.to_string()),
+            Appended::Repeat(of) => RecordMark::RepeatOf(of.to_string()),
             Appended::Pending => RecordMark::Pending,
             Appended::Unavailable(_) | Appended::Off => RecordMark::None,
         };
@@ -178,7 +175,7 @@ impl Gate {
         let verdict = self.settled(decide::shed());
         ::metrics::counter!(metrics::OVERLOADED_TOTAL).increment(1);
         metrics::review(&verdict, request, &[]);
-        self.turned.add(&request.uid);
+        self.ledger.shed(&request.uid);
         Reply::Unjudged(self.render(&request.uid, &verdict, RecordMark::None))
     }
 
@@ -197,13 +194,14 @@ impl Gate {
 fn lacks_record(recorded: Appended, verdict: &Verdict) -> Option<String> {
     match (recorded, verdict) {
         (Appended::Unavailable(why), _) => Some(why),
-        (Appended::Queued(_) | Appended::Pending | Appended::Off, Verdict::Override(_)) => {
+        (Appended::Queued(_) | Appended::Repeat(_) | Appended::Pending | Appended::Off, Verdict::Override(_)) => {
             Some("an override must be on disk, and its record is not".to_owned())
         }
-        (Appended::Pending, Verdict::Admit(_) | Verdict::WouldDeny(_) | Verdict::NoImages) => {
+        (Appended::Repeat(_) | Appended::Pending, Verdict::Admit(_) | Verdict::WouldDeny(_) | Verdict::NoImages) => {
             Some("the record is not on disk".to_owned())
         }
-        (Appended::Saved(_) | Appended::Queued(_) | Appended::Off, _) | (Appended::Pending, Verdict::Deny(_)) => None,
+        (Appended::Saved(_) | Appended::Queued(_) | Appended::Off, _)
+        | (Appended::Repeat(_) | Appended::Pending, Verdict::Deny(_)) => None,
     }
 }
 

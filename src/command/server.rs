@@ -22,7 +22,7 @@ use crate::edge::metrics;
 use crate::edge::policy_dir::{Change, ChangeKind, Loaded, PolicyDir};
 use crate::edge::registry::Registry;
 use crate::edge::tls::{self, CertFiles, ClientCheck, ServingCert, Watched};
-use crate::gate::{Gate, Load, LoadLimits, Turned};
+use crate::gate::{Gate, Load, LoadLimits};
 
 /// How often finished samples are folded into the histograms.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -94,7 +94,6 @@ impl Server {
                 waiting: config.waiting.value,
                 told_apart: registered != Registered::ByNobody,
             }),
-            turned: Turned::new(ledger.clone()),
             observe: config.observe.value,
         };
         ::metrics::gauge!(metrics::OBSERVE).set(if gate.observe { 1.0 } else { 0.0 });
@@ -148,9 +147,8 @@ impl Server {
 
     /// Serves until `stop`, drains, and seals the ledger.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> anyhow::Result<Drained> {
-        let (ledger, turned) = (self.gate.ledger.clone(), self.gate.turned.clone());
+        let ledger = self.gate.ledger.clone();
         let drained = http::serve(self.listeners, Arc::new(self.gate), self.readiness, self.metrics, stop).await;
-        turned.write().await;
         ledger.seal(Instant::now() + SEALING).await?;
         Ok(drained)
     }
@@ -305,7 +303,7 @@ async fn record(changes: Vec<PolicyChange>, ledger: Ledger) {
 
 async fn append(event: Event, ledger: &Ledger) {
     match ledger.append(event, Wait::Queued, Instant::now() + UNHURRIED).await {
-        Appended::Saved(_) | Appended::Queued(_) | Appended::Off => {}
+        Appended::Saved(_) | Appended::Queued(_) | Appended::Repeat(_) | Appended::Off => {}
         Appended::Pending => tracing::error!("a change is not on disk yet"),
         Appended::Unavailable(why) => tracing::error!(why, "a change could not be recorded"),
     }

@@ -102,7 +102,7 @@ pub fn observed(verdict: Verdict) -> Verdict {
         Verdict::Deny(Denied { denials, policies, images: _ }) => {
             Verdict::WouldDeny(WouldDeny { denials, policies, notes: Vec::new(), because: Softened::Observe })
         }
-        Verdict::Admit(_) | Verdict::WouldDeny(_) | Verdict::NoImages => verdict,
+        Verdict::Admit(_) | Verdict::Override(_) | Verdict::WouldDeny(_) | Verdict::NoImages => verdict,
     }
 }
 

@@ -63,6 +63,8 @@ metrics! {
         "Records that are not on disk yet";
     LEDGER_BYTES = gauge "provost_ledger_bytes", metrics::Unit::Bytes,
         "Size of the ledger's file";
+    LEDGER_SPACE_USED_RATIO = gauge "provost_ledger_space_used_ratio", metrics::Unit::Count,
+        "Share of the ledger's file system that is used, 0 to 1; from 0.8 on somebody should make room";
     POLICY_INFO = gauge "provost_policy_info", metrics::Unit::Count,
         "Policies in force, by source";
     POLICY_LOAD_FAILURES_TOTAL = counter "provost_policy_load_failures_total", metrics::Unit::Count,

@@ -179,6 +179,11 @@ impl Server {
         format!("{}{}", read("stdout"), read("stderr"))
     }
 
+    /// The file that holds its standard output.
+    pub(crate) fn stdout(&self) -> PathBuf {
+        self.logs.join("stdout")
+    }
+
     /// Ends it at once.
     pub(crate) fn kill(&self) {
         let mut child = self.lock();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::Refusal;
 use super::fit::{MAX_EVENT, Omitted, canonical, shorten};
 use crate::decision::code::Code;
 use crate::decision::evidence::{Identity, Origin};
@@ -43,6 +44,7 @@ pub struct ReviewInput<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReviewRecord {
     canonical: String,
+    refusal: Option<Refusal>,
 }
 
 impl ReviewRecord {
@@ -59,7 +61,13 @@ impl ReviewRecord {
                 Some(if attempt.omitted.is_empty() { text } else { canonical(&shape(input, level, Hashes::Set)) })
             })
             .unwrap_or_else(|| tight(input));
-        Self { canonical }
+        Self { canonical, refusal: Refusal::of(&input) }
+    }
+
+    /// What makes it equal to other refusals; `None` where it is none.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_ref()
     }
 
     /// The record's `event`, as canonical JSON.

@@ -1,6 +1,8 @@
 //! From a verdict to the bytes of the reply (C-20 to C-26). It must never write `patch` or `patchType`, and never say
 //! `allowed` for any reason but the verdict.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use super::message::{annotation_list, message, observed_warnings, stale, warnings};
@@ -23,6 +25,8 @@ pub struct Reply<'a> {
 pub enum RecordMark {
     /// It stands in the ledger, or in its queue, under this id.
     Saved(String),
+    /// It is counted with others that are equal to the record of this id.
+    RepeatOf(String),
     /// It could not be written in time and may yet be.
     Pending,
     /// There is none of its own.
@@ -108,7 +112,7 @@ struct Annotations<'a> {
     #[serde(skip_serializing_if = "String::is_empty")]
     policy: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    record: Option<&'a str>,
+    record: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "String::is_empty")]
     notes: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -152,8 +156,9 @@ fn annotations<'a>(verdict: &Verdict, record: &'a RecordMark) -> Annotations<'a>
         overridden: annotation_list(waived.into_iter().map(Code::as_str)),
         policy: annotation_list(verdict.policies().iter().map(ToString::to_string)),
         record: match record {
-            RecordMark::Saved(id) => Some(id),
-            RecordMark::Pending => Some("pending"),
+            RecordMark::Saved(id) => Some(Cow::Borrowed(id)),
+            RecordMark::RepeatOf(id) => Some(Cow::Owned(format!("repeat of {id}"))),
+            RecordMark::Pending => Some(Cow::Borrowed("pending")),
             RecordMark::None => None,
         },
         notes: annotation_list(verdict.notes().iter().copied().map(Note::as_str)),

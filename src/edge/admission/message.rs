@@ -6,9 +6,9 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use super::encode::RecordMark;
-use super::printable::{clip, printable, shorten};
 use crate::decision::code::Code;
 use crate::decision::policy::Mode;
+use crate::decision::printable::{clip, printable, shorten};
 use crate::decision::review::{Holder, Place};
 use crate::decision::verdict::{Denial, OverrideRequest, Permission, Softened, Verdict};
 
@@ -126,7 +126,8 @@ fn overrides(verdict: &Verdict, record: &RecordMark) -> Vec<String> {
             // There is no room for the whole name, and a record is found by its place in the ledger.
             let record = match record {
                 RecordMark::Saved(id) => format!(": {}", clip(id.rsplit_once('-').map_or(id, |(place, _)| place), 24)),
-                RecordMark::Pending | RecordMark::None => String::new(),
+                // An override is never a repeat, and is nothing without a record.
+                RecordMark::RepeatOf(_) | RecordMark::Pending | RecordMark::None => String::new(),
             };
             let (user, ticket) = (clip(user, 24), clip(ticket, 16));
             shorten(
@@ -231,6 +232,7 @@ fn tail(verdict: &Verdict, record: &RecordMark) -> String {
 fn record_name(record: &RecordMark) -> Option<String> {
     match record {
         RecordMark::Saved(id) => Some(format!("record {}", clip(id, 80))),
+        RecordMark::RepeatOf(id) => Some(format!("repeat of {}", clip(id, 80))),
         RecordMark::Pending => Some("record: pending".to_owned()),
         RecordMark::None => None,
     }

@@ -10,6 +10,7 @@ use super::*;
 use crate::decision::decide;
 use crate::decision::evidence::Origin;
 use crate::decision::policy::{Mode, PolicyStamp};
+use crate::decision::printable::printable;
 use crate::decision::reference::Digest;
 use crate::decision::review::{Fault, Holder, Place};
 use crate::decision::verdict::for_tests::{admit, denial, deny, overridden, softened, would_deny};
@@ -151,6 +152,12 @@ fn c_22_c_26_golden_admissions() {
             Verdict::NoImages,
             RecordMark::Saved(RECORD.to_owned()),
             json!({"verdict": "no-images", "record": RECORD}),
+        ),
+        (
+            "repeat",
+            deny(vec![denial(Code::NoPolicy, None, "", "")], vec![], 1),
+            RecordMark::RepeatOf(RECORD.to_owned()),
+            json!({"verdict": "deny", "codes": "no-policy", "record": format!("repeat of {RECORD}")}),
         ),
         ("no record", Verdict::NoImages, RecordMark::None, json!({"verdict": "no-images"})),
     ] {
@@ -503,7 +510,7 @@ proptest! {
             prop_assert!(!message.is_empty() && message.len() < 1536);
             let record = if pending { "record: pending".to_owned() } else { format!("record {RECORD}") };
             prop_assert!(message.ends_with(&record), "{}", message);
-            prop_assert_eq!(message, super::super::printable(message));
+            prop_assert_eq!(message, printable(message));
             prop_assert!((400..=500).contains(&status["code"].as_u64().expect("code")));
         }
         let warnings = warnings(&value);
@@ -511,13 +518,13 @@ proptest! {
         for warning in warnings {
             prop_assert!(warning.chars().count() <= MAX_WARNING);
             prop_assert!(warning.starts_with("provost: "));
-            prop_assert_eq!(warning, super::super::printable(warning));
+            prop_assert_eq!(warning, printable(warning));
         }
         for (key, text) in response["auditAnnotations"].as_object().expect("annotations") {
             prop_assert!(key.len() <= 63 && key.bytes().all(|b| b.is_ascii_alphanumeric()));
             let text = text.as_str().expect("text");
             prop_assert!(!text.is_empty() && text.len() <= MAX_ANNOTATION);
-            prop_assert_eq!(text, super::super::printable(text));
+            prop_assert_eq!(text, printable(text));
         }
     }
 }
