@@ -20,6 +20,7 @@ mod update;
 
 pub use decode::{MAX_BODY, Undecodable, decode, too_large};
 pub use encode::{RecordMark, Reply, encode};
+pub use kinds::is_workload;
 pub use known_fields::{KnownFields, known_fields};
 pub use printable::{clip, printable, shorten};
 pub use rescue::{RESCUE_WINDOW, rescue_uid};
