@@ -108,23 +108,47 @@ impl Gate {
         stages: &Stages,
     ) -> Reply {
         let input = ReviewInput { request, images, verdict: &verdict, fault: None, stages: &stages.0 };
-        // A denial is on disk before it is answered; anything that is allowed joins the next group.
-        let wait = if matches!(verdict, Verdict::Deny(_)) { Wait::Saved } else { Wait::Queued };
+        // A denial is on disk before it is answered; what is allowed joins the next group, but for an override, which is
+        // nothing unless it is on disk (BG-09).
+        let wait = match verdict {
+            Verdict::Deny(_) => Wait::Saved,
+            Verdict::Override(_) => Wait::OrNothing,
+            Verdict::Admit(_) | Verdict::WouldDeny(_) | Verdict::NoImages => Wait::Queued,
+        };
         let recorded = self.ledger.append(Event::Review(ReviewRecord::new(input)), wait, deadline).await;
         let mark = match &recorded {
             Appended::Saved(name) | Appended::Queued(name) => RecordMark::Saved(name.to_string()),
             Appended::Pending => RecordMark::Pending,
             Appended::Unavailable(_) | Appended::Off => RecordMark::None,
         };
-        let verdict = match recorded {
-            Appended::Unavailable(why) => decide::unrecorded(verdict, &why),
-            Appended::Pending if !matches!(verdict, Verdict::Deny(_)) => {
-                decide::unrecorded(verdict, "the record is not on disk")
-            }
-            Appended::Saved(_) | Appended::Queued(_) | Appended::Pending | Appended::Off => verdict,
+        let Some(why) = lacks_record(recorded, &verdict) else {
+            metrics::review(&verdict, request, &stages.0);
+            return render(&request.uid, &verdict, mark);
         };
+        let was_override = matches!(verdict, Verdict::Override(_));
+        let verdict = decide::unrecorded(verdict, &why);
+        if was_override {
+            // Else the ledger would hold nothing of the attempt, or later an override that was denied.
+            let input = ReviewInput { request, images, verdict: &verdict, fault: None, stages: &stages.0 };
+            self.ledger.append(Event::Review(ReviewRecord::new(input)), Wait::Queued, deadline).await;
+        }
         metrics::review(&verdict, request, &stages.0);
         render(&request.uid, &verdict, mark)
+    }
+}
+
+/// Why a verdict cannot stand with what became of its record; `None` where it can. A denial stands in any case but for one
+/// that is recorded nowhere, and then it says so.
+fn lacks_record(recorded: Appended, verdict: &Verdict) -> Option<String> {
+    match (recorded, verdict) {
+        (Appended::Unavailable(why), _) => Some(why),
+        (Appended::Queued(_) | Appended::Pending | Appended::Off, Verdict::Override(_)) => {
+            Some("an override must be on disk, and its record is not".to_owned())
+        }
+        (Appended::Pending, Verdict::Admit(_) | Verdict::WouldDeny(_) | Verdict::NoImages) => {
+            Some("the record is not on disk".to_owned())
+        }
+        (Appended::Saved(_) | Appended::Queued(_) | Appended::Off, _) | (Appended::Pending, Verdict::Deny(_)) => None,
     }
 }
 
@@ -158,4 +182,37 @@ pub async fn judge(
 fn time_for_evidence(deadline: Instant) -> Instant {
     let left = deadline.saturating_duration_since(Instant::now());
     deadline - (left / 4).min(Duration::from_millis(250))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::code::Code;
+    use crate::decision::verdict::for_tests::{admit, denial, deny, overridden};
+
+    #[test]
+    fn bg_09_x_121_x_127_no_durable_record_no_override() {
+        let refused = || vec![denial(Code::Unsigned, None, "", "")];
+        let verdict = |word: &str| match word {
+            "override" => overridden(refused(), Vec::new(), Vec::new()),
+            "deny" => deny(refused(), Vec::new(), 1),
+            _ => admit(Vec::new(), Vec::new(), Vec::new()),
+        };
+        let name = "kqzt-1-0000000000000000".parse().expect("a record's name");
+        for (what, recorded, denied) in [
+            ("on disk", Appended::Saved(name), [false, false, false]),
+            ("queued", Appended::Queued(name), [true, false, false]),
+            ("late", Appended::Pending, [true, true, false]),
+            ("nowhere", Appended::Unavailable("disk full".to_owned()), [true, true, true]),
+            ("off", Appended::Off, [true, false, false]),
+        ] {
+            for (word, denied) in ["override", "admit", "deny"].into_iter().zip(denied) {
+                let lacks = lacks_record(recorded.clone(), &verdict(word));
+                assert_eq!(lacks.is_some(), denied, "{word}, {what}");
+            }
+        }
+        // What was waived denies again.
+        let verdict = decide::unrecorded(verdict("override"), "disk full");
+        assert_eq!((verdict.word(), verdict.codes()), ("deny", vec![Code::AuditUnavailable, Code::Unsigned]));
+    }
 }

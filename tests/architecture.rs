@@ -123,7 +123,7 @@ fn only_the_verifier_vouches_for_evidence() {
 fn only_decide_makes_verdicts() {
     let mut makers = Vec::new();
     for (file, code) in code_below("src") {
-        for made in ["Admitted {", "Denied {", "WouldDeny {"] {
+        for made in ["Admitted {", "Denied {", "Overridden {", "WouldDeny {"] {
             if code.lines().any(|line| line.contains(made) && !line.contains("struct ")) && !is_test_only(&file) {
                 makers.push(file.clone());
             }

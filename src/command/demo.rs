@@ -65,7 +65,7 @@ impl Args {
         }
         show_ledger(&config.ledger_store.value)?;
         if !self.once {
-            stage.say_how_to_try(address);
+            stage.say_how_to_try(address)?;
             signals.next().await;
         }
         drop(stop);
@@ -237,7 +237,10 @@ registries:
         ]
     }
 
-    fn say_how_to_try(&self, address: SocketAddr) {
+    fn say_how_to_try(&self, address: SocketAddr) -> anyhow::Result<()> {
+        for scene in self.scenes().iter().take(1) {
+            self.write("review.json", &scene.review("00000000-0000-4000-8000-000000000000").to_string())?;
+        }
         let folder = self.folder().display();
         let unsigned = self.image("release/payments/unsigned", self.images.unsigned);
         println!("Still serving; interrupt to end. In another terminal, where `provost` is this program:\n");
@@ -245,9 +248,10 @@ registries:
         println!("  provost audit tail --ledger {folder}/ledger.db");
         println!("  provost policy lint {folder}/policies      (edit a policy: it is taken over within seconds)");
         println!(
-            "  curl --cacert {folder}/ca.crt -H 'Content-Type: application/json' -d @review.json 'https://{address}/validate?timeout=10s'"
+            "  curl --cacert {folder}/ca.crt -H 'Content-Type: application/json' -d @{folder}/review.json 'https://{address}/validate?timeout=10s'"
         );
         println!("\nIts settings, policies and certificates are in {folder} and go with it.");
+        Ok(())
     }
 }
 

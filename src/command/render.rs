@@ -10,7 +10,7 @@ use crate::decision::code::Code;
 use crate::decision::evidence::Identity;
 use crate::decision::policy::Mode;
 use crate::decision::review::ReviewedImage;
-use crate::decision::verdict::{Denial, Ground, Proof, Verdict};
+use crate::decision::verdict::{Denial, Ground, OverrideRequest, Permission, Proof, Verdict};
 use crate::edge::admission::printable;
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
@@ -34,6 +34,7 @@ pub fn headline(verdict: &Verdict) -> String {
     let (style, text) = match verdict {
         Verdict::Admit(_) | Verdict::NoImages => (GOOD, "✓ ADMIT"),
         Verdict::Deny(_) => (BAD, "✗ DENY"),
+        Verdict::Override(_) => (SOFT, "! OVERRIDE"),
         Verdict::WouldDeny(_) => (SOFT, "! WOULD DENY"),
     };
     format!("{style}{text}{style:#}")
@@ -71,6 +72,9 @@ pub fn verdict_with_places(
     for denial in verdict.denials().iter().filter(|denial| denial.place().is_none()) {
         one_denial(&mut out, denial);
     }
+    for permission in verdict.permissions() {
+        one_permission(&mut out, permission);
+    }
     if !verdict.policies().is_empty() {
         let stamps: Vec<String> =
             verdict.policies().iter().map(|stamp| format!("{}@{}", stamp.name, stamp.hash.short())).collect();
@@ -97,7 +101,8 @@ fn one_image(out: &mut String, denials: &[&Denial], proofs: &[&Proof]) {
     .map(|(_, text)| format!("{} {text}", mark(true)))
     .collect();
     let unjudged = proofs.iter().any(|proof| !matches!(proof.ground(), Ground::Rule { .. }));
-    if !passed.is_empty() && !unjudged && !(denials.is_empty() && proofs.is_empty()) {
+    let judged = !(denials.is_empty() && proofs.is_empty());
+    if judged && !unjudged && !passed.is_empty() {
         let _ = writeln!(out, "          {}", passed.join("   "));
     }
     for proof in proofs {
@@ -135,6 +140,18 @@ fn one_proof(out: &mut String, proof: &Proof) {
             age.as_secs() / 60
         );
     }
+}
+
+fn one_permission(out: &mut String, permission: &Permission) {
+    let Permission::Request(OverrideRequest { user, ticket, reason, container, policies }) = permission;
+    let scope = match container {
+        None => "this request".to_owned(),
+        Some(name) => format!("container {}", printable(name)),
+    };
+    let policies = policies.iter().map(|stamp| stamp.name.as_str()).collect::<Vec<_>>().join(", ");
+    let _ = writeln!(out, "  {SOFT}!{SOFT:#} waived for {scope} by {} (policy {policies})", printable(user));
+    let _ = writeln!(out, "            ticket  {}", printable(ticket));
+    let _ = writeln!(out, "            reason  {}", printable(reason));
 }
 
 fn one_denial(out: &mut String, denial: &Denial) {
@@ -189,6 +206,11 @@ const fn check_of(code: Code) -> Check {
         | Code::EvidenceUnavailable
         | Code::DeadlineExceeded
         | Code::BudgetExceeded
+        | Code::BreakGlassDisabled
+        | Code::BreakGlassRefused
+        | Code::BreakGlassMalformed
+        | Code::GrantNotWaivable
+        | Code::GrantInsufficient
         | Code::AuditUnavailable
         | Code::InternalError => Check::Evidence,
     }

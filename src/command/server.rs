@@ -172,16 +172,15 @@ fn tell(loaded: &Loaded) {
 }
 
 fn changes(loaded: &Loaded) -> Vec<PolicyChange> {
-    let error = |name: &str| loaded.problems.iter().find(|p| p.to_string().contains(name)).map(ToString::to_string);
-    let change = |Change { name, what, hash, .. }: &Change| match what {
-        ChangeKind::Added | ChangeKind::Changed => {
-            PolicyChange { name: name.clone(), from: None, to: *hash, error: None }
-        }
-        ChangeKind::Removed => PolicyChange { name: name.clone(), from: *hash, to: None, error: None },
-        ChangeKind::Broken => {
-            let error = error(name).or_else(|| loaded.problems.first().map(ToString::to_string));
-            PolicyChange { name: name.clone(), from: *hash, to: None, error }
-        }
+    let error = |name: &str| {
+        let texts = loaded.problems.iter().map(ToString::to_string);
+        texts.clone().find(|text| text.contains(name)).or_else(|| texts.clone().next())
+    };
+    let change = |Change { name, what, before, serves, .. }: &Change| PolicyChange {
+        name: name.clone(),
+        from: *before,
+        to: *serves,
+        error: if *what == ChangeKind::Broken { error(name) } else { None },
     };
     loaded.changes.iter().map(change).collect()
 }

@@ -254,7 +254,7 @@ fn x_125_x_126_names_kept_elsewhere() {
         old.iter().chain(&next).for_each(|record| verifier.push(&stored(record)));
         match (verifier.finish(), want) {
             (Ok(summary), Ok(lost)) => {
-                assert_eq!(summary.lost_in_crash, if lost { vec![place] } else { vec![] }, "{name}")
+                assert_eq!(summary.lost_in_crash, if lost { vec![place] } else { vec![] }, "{name}");
             }
             (Err(findings), Err(kind)) => {
                 assert_eq!(
@@ -271,7 +271,9 @@ fn x_125_x_126_names_kept_elsewhere() {
 #[test]
 fn findings_are_bounded() {
     let mut ledger: Vec<_> = plain("aaaa", 2000).iter().map(stored).collect();
-    ledger.iter_mut().for_each(|record| record.body.push(' '));
+    for record in &mut ledger {
+        record.body.push(' ');
+    }
     let found = found(ledger);
     assert_eq!(found.len(), MAX_FINDINGS + 1);
 }

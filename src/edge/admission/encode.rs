@@ -35,7 +35,7 @@ pub enum RecordMark {
 pub fn encode(reply: &Reply<'_>) -> Vec<u8> {
     let Reply { uid, verdict, record } = reply;
     let allowed = match verdict {
-        Verdict::Admit(_) | Verdict::WouldDeny(_) | Verdict::NoImages => true,
+        Verdict::Admit(_) | Verdict::Override(_) | Verdict::WouldDeny(_) | Verdict::NoImages => true,
         Verdict::Deny(_) => false,
     };
     let review = Review {
@@ -95,6 +95,8 @@ struct Annotations<'a> {
     #[serde(skip_serializing_if = "String::is_empty")]
     codes: String,
     #[serde(skip_serializing_if = "String::is_empty")]
+    overridden: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     policy: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     record: Option<&'a str>,
@@ -132,9 +134,13 @@ fn status_code(verdict: &Verdict) -> u16 {
 }
 
 fn annotations<'a>(verdict: &Verdict, record: &'a RecordMark) -> Annotations<'a> {
+    let waived = verdict.waived();
+    let mut codes = verdict.codes();
+    codes.retain(|code| !waived.contains(code));
     Annotations {
         verdict: verdict.word(),
-        codes: annotation_list(verdict.codes().into_iter().map(Code::as_str)),
+        codes: annotation_list(codes.into_iter().map(Code::as_str)),
+        overridden: annotation_list(waived.into_iter().map(Code::as_str)),
         policy: annotation_list(verdict.policies().iter().map(ToString::to_string)),
         record: match record {
             RecordMark::Saved(id) => Some(id),

@@ -22,9 +22,11 @@ mod queue;
 mod read;
 mod store;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod writer;
 
-pub use print::printable;
+pub use print::{printable, printable_json};
 pub use query::{Filter, ImageFilter};
 pub use read::{All, Reader, Shown, Stats, StoredRecord};
 pub use store::{LedgerError, SCHEMA};

@@ -234,6 +234,13 @@ impl Database {
             if self.file.is_some() && !is_passing(error) {
                 self.connection = None;
             }
+            if let Some(connection) = &self.connection
+                && is_full(error)
+            {
+                // The log may hold several times what it is about: emptying it can make the room that is missing. Whether it
+                // does, the next commit tells.
+                let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            }
         }
         result
     }
@@ -297,6 +304,11 @@ pub(super) fn file_bytes(connection: &Connection) -> Result<u64, LedgerError> {
         })
         .map(|bytes| u64::try_from(bytes).unwrap_or(0))
         .map_err(failed("measure the ledger"))
+}
+
+fn is_full(error: &LedgerError) -> bool {
+    let LedgerError::Sqlite { source, .. } = error else { return false };
+    source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
 }
 
 /// Faults that leave the connection as good as it was.

@@ -11,8 +11,8 @@ use crate::decision::evidence::Origin;
 use crate::decision::policy::{Mode, PolicyStamp};
 use crate::decision::reference::Digest;
 use crate::decision::review::{Holder, Place};
-use crate::decision::verdict::for_tests::{admit, denial, deny, softened, would_deny};
-use crate::decision::verdict::{Denial, Ground, Softened};
+use crate::decision::verdict::for_tests::{admit, denial, deny, overridden, softened, would_deny};
+use crate::decision::verdict::{Denial, Ground, OverrideRequest, Softened};
 
 const UID: &str = "6d1f0c3a-52be-4e0b-9a57-0c8a4e1b7f20";
 const RECORD: &str = "kqzt-184467-9f3c2a7e11d0c4aa";
@@ -85,6 +85,46 @@ fn c_20_c_22_golden_denial() {
         r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{{"uid":"{UID}","allowed":false,"status":{{"code":403,"#
     );
     assert!(text.starts_with(&begins), "{text}");
+}
+
+#[test]
+fn bg_10_c_26_an_override_says_who_answers_for_it() {
+    let request = |container: Option<&str>, user: &str| OverrideRequest {
+        user: user.to_owned(),
+        ticket: "INC-42".to_owned(),
+        reason: "database is down".to_owned(),
+        container: container.map(str::to_owned),
+        policies: vec![stamp("payments")],
+    };
+    let unsigned = || denial(Code::Unsigned, Some((container(0, "api"), "r.example/api")), "", "");
+    let soft =
+        softened(denial(Code::WrongSigner, Some((container(0, "api"), "r.example/api")), "", ""), Mode::Warn, None);
+    let verdict = overridden(vec![unsigned(), soft], vec![request(None, "alice@acme.com")], vec![stamp("payments")]);
+    let hash = "41".repeat(32);
+    let place = RECORD.rsplit_once('-').expect("a record's name").0;
+    assert_eq!(
+        saved(&verdict)["response"],
+        json!({"uid": UID, "allowed": true,
+        "warnings": [
+            format!("provost: override by alice@acme.com (INC-42), this request only, will be reviewed: {place}"),
+            "provost: unsigned (overridden): spec.containers[0] (api) r.example/api",
+            "provost: wrong-signer (not enforced): spec.containers[0] (api) r.example/api"],
+        "auditAnnotations": {"verdict": "override", "codes": "wrong-signer", "overridden": "unsigned",
+            "policy": format!("payments@sha256:{hash}"), "record": RECORD}})
+    );
+    // Many of them, and names that are not ours (X-129).
+    let hostile = "a\n\u{1b}[31m\u{202e}".repeat(20);
+    let many = (0..20).map(|_| request(Some(&hostile), &hostile)).collect();
+    let denials = (0..20).map(|at| denial(Code::Unsigned, Some((container(at, "a"), "r/a")), "", "")).collect();
+    let reply = saved(&overridden(denials, many, vec![]));
+    let warnings = warnings(&reply);
+    assert_eq!(warnings.len(), MAX_WARNINGS);
+    assert!(
+        warnings.iter().all(|w| w.chars().count() <= MAX_WARNING && !w.chars().any(char::is_control)),
+        "{warnings:?}"
+    );
+    assert_eq!(warnings[2], "provost: and 18 more overrides");
+    assert!(warnings[7].starts_with("provost: and 16 more"), "{warnings:?}");
 }
 
 #[test]
