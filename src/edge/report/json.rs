@@ -61,7 +61,7 @@ struct One<'a> {
     namespace: &'a str,
     /// The name, or the beginning of one.
     name: &'a str,
-    /// `admit`, `deny` or `would-deny`.
+    /// `admit`, `deny`, `override` or `would-deny`.
     verdict: &'static str,
     /// Every reason code, each once.
     codes: Vec<&'static str>,

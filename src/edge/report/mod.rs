@@ -27,7 +27,7 @@ pub struct Report {
 pub struct Totals {
     /// Workloads that would be admitted, and about which nobody complains.
     pub admitted: usize,
-    /// Workloads that would be denied.
+    /// Workloads that would be denied, and those that only an override would let in.
     pub denied: usize,
     /// Workloads that do not hold, where the policy's owner enforces nothing.
     pub would_deny: usize,
@@ -45,7 +45,7 @@ impl Report {
         for (_, verdict) in &self.checked {
             match verdict {
                 Verdict::Admit(_) | Verdict::NoImages => totals.admitted += 1,
-                Verdict::Deny(_) => totals.denied += 1,
+                Verdict::Deny(_) | Verdict::Override(_) => totals.denied += 1,
                 Verdict::WouldDeny(_) => totals.would_deny += 1,
             }
         }

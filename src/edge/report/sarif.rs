@@ -73,10 +73,10 @@ fn result(workload: &Workload, verdict: &Verdict, denial: &Denial, codes: &[Code
 }
 
 const fn level(verdict: &Verdict, denial: &Denial) -> &'static str {
-    match (verdict, denial.mode()) {
-        (Verdict::Deny(_), Mode::Enforce) => "error",
-        (Verdict::Deny(_) | Verdict::WouldDeny(_) | Verdict::Admit(_) | Verdict::NoImages, Mode::Audit) => "note",
-        (Verdict::Deny(_) | Verdict::WouldDeny(_) | Verdict::Admit(_) | Verdict::NoImages, _) => "warning",
+    match (denial.mode(), verdict) {
+        (Mode::Enforce, Verdict::Deny(_) | Verdict::Override(_)) => "error",
+        (Mode::Enforce, Verdict::WouldDeny(_) | Verdict::Admit(_) | Verdict::NoImages) | (Mode::Warn, _) => "warning",
+        (Mode::Audit, _) => "note",
     }
 }
 
