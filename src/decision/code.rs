@@ -66,7 +66,7 @@ macro_rules! codes {
 
 codes! {
     NotDigestPinned = "not-digest-pinned", Request,
-        "no sha256 digest: pin the image as name@sha256:… and apply again",
+        "no sha256 digest: run `provost pin` on the manifest and apply what it prints",
         "The image is named by a tag, or by nothing. A tag can point at other bytes tomorrow, so nothing that is proven about it holds.";
     MalformedReference = "malformed-reference", Request,
         "correct the image name; the message marks the first wrong character",

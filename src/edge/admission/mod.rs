@@ -19,5 +19,6 @@ mod update;
 
 pub use decode::{MAX_BODY, Undecodable, decode, too_large};
 pub use encode::{RecordMark, Reply, encode, encode_observed};
+pub use kinds::is_workload;
 pub use known_fields::{KnownFields, known_fields};
 pub use rescue::{RESCUE_WINDOW, rescue_uid};
