@@ -10,7 +10,7 @@ use crate::decision::code::Code;
 use crate::decision::evidence::Identity;
 use crate::decision::policy::Mode;
 use crate::decision::review::ReviewedImage;
-use crate::decision::verdict::{Denial, Ground, Proof, Verdict};
+use crate::decision::verdict::{Denial, Ground, OverrideRequest, Permission, Proof, Verdict};
 use crate::edge::admission::printable;
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
@@ -34,6 +34,7 @@ pub fn headline(verdict: &Verdict) -> String {
     let (style, text) = match verdict {
         Verdict::Admit(_) | Verdict::NoImages => (GOOD, "✓ ADMIT"),
         Verdict::Deny(_) => (BAD, "✗ DENY"),
+        Verdict::Override(_) => (SOFT, "! OVERRIDE"),
         Verdict::WouldDeny(_) => (SOFT, "! WOULD DENY"),
     };
     format!("{style}{text}{style:#}")
@@ -57,6 +58,9 @@ pub fn verdict(verdict: &Verdict, images: &[ReviewedImage]) -> String {
     }
     for denial in verdict.denials().iter().filter(|denial| denial.place().is_none()) {
         one_denial(&mut out, denial);
+    }
+    for permission in verdict.permissions() {
+        one_permission(&mut out, permission);
     }
     if !verdict.policies().is_empty() {
         let stamps: Vec<String> =
@@ -125,6 +129,18 @@ fn one_proof(out: &mut String, proof: &Proof) {
     }
 }
 
+fn one_permission(out: &mut String, permission: &Permission) {
+    let Permission::Request(OverrideRequest { user, ticket, reason, container, policies }) = permission;
+    let scope = match container {
+        None => "this request".to_owned(),
+        Some(name) => format!("container {}", printable(name)),
+    };
+    let policies = policies.iter().map(|stamp| stamp.name.as_str()).collect::<Vec<_>>().join(", ");
+    let _ = writeln!(out, "  {SOFT}!{SOFT:#} waived for {scope} by {} (policy {policies})", printable(user));
+    let _ = writeln!(out, "            ticket  {}", printable(ticket));
+    let _ = writeln!(out, "            reason  {}", printable(reason));
+}
+
 fn one_denial(out: &mut String, denial: &Denial) {
     let policy = match (denial.policy(), denial.rule()) {
         (Some(policy), Some(rule)) => format!(" ({}/{rule})", policy.name),
@@ -177,7 +193,13 @@ const fn check_of(code: Code) -> Check {
         | Code::EvidenceUnavailable
         | Code::DeadlineExceeded
         | Code::BudgetExceeded
+        | Code::BreakGlassDisabled
+        | Code::BreakGlassRefused
+        | Code::BreakGlassMalformed
+        | Code::GrantNotWaivable
+        | Code::GrantInsufficient
         | Code::AuditUnavailable
+        | Code::Overloaded
         | Code::InternalError => Check::Evidence,
     }
 }

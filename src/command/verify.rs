@@ -11,7 +11,7 @@ use crate::decision::name::Namespace;
 use crate::decision::plan::Limits;
 use crate::decision::policy::{Governing, PolicySet};
 use crate::decision::reference::{ImageRef, Tag};
-use crate::decision::review::{Holder, Place, Request, Review, ReviewedImage, Subject};
+use crate::decision::review::{Holder, OverrideAsked, Place, Request, Review, ReviewedImage, Subject};
 use crate::decision::verdict::Verdict;
 use crate::edge::admission::printable;
 use crate::edge::config::{Config, Override, Source};
@@ -85,7 +85,8 @@ impl Args {
         Ok(match verdict {
             Verdict::Admit(_) => ExitCode::SUCCESS,
             Verdict::Deny(_) | Verdict::WouldDeny(_) if could_not_tell(&verdict) => ExitCode::from(2),
-            Verdict::Deny(_) | Verdict::WouldDeny(_) | Verdict::NoImages => ExitCode::from(1),
+            // Nobody asks for an override here; if somebody did, the image would still not hold.
+            Verdict::Deny(_) | Verdict::Override(_) | Verdict::WouldDeny(_) | Verdict::NoImages => ExitCode::from(1),
         })
     }
 }
@@ -119,6 +120,7 @@ fn review_of(image: &str, namespace: Option<Namespace>) -> Review {
         images: vec![ReviewedImage { place, text: image.to_owned(), unchanged: false }],
         unknown_fields: Vec::new(),
         mirror_of_node: None,
+        override_asked: OverrideAsked::default(),
     }
 }
 

@@ -46,6 +46,30 @@ pub enum Event {
     },
     /// The first record of a chain that goes on where another ended without `stopped`.
     Recovered(Recovery),
+    /// Reviews that were turned away unjudged, a second's worth of them at a time (C-03).
+    Shed(Shed),
+}
+
+/// Reviews that were turned away together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shed {
+    /// How many.
+    pub count: u64,
+    /// The uids of the first of them, at most [`Shed::NAMED`].
+    pub uids: Vec<String>,
+    /// The hash of the uids of all others, as [`Shed::fold`] makes it; `None` where there are no others.
+    pub rest: Option<Digest>,
+}
+
+impl Shed {
+    /// How many are named; the others are hashed.
+    pub const NAMED: usize = 256;
+
+    /// Adds a uid to the hash of those that are not named: SHA-256 of the hash so far (32 zero bytes at first) and the uid.
+    #[must_use]
+    pub fn fold(rest: Option<Digest>, uid: &str) -> Digest {
+        fit::chained(rest.unwrap_or(NO_RECORD), uid)
+    }
 }
 
 /// What a server says of itself when it starts.
@@ -245,6 +269,7 @@ impl Event {
             Self::Recovered(Recovery { chain, seq, hash }) => {
                 format!(r#"{{"chain":"{chain}","hash":"{hash}","seq":{seq},"type":"recovered"}}"#)
             }
+            Self::Shed(shed) => fit::shed(shed),
         };
         Draft { event }
     }
@@ -359,6 +384,8 @@ mod tests {
             }]),
             Event::CertificateChanged { fingerprint: NO_RECORD, not_after: time },
             Event::Recovered(Recovery { chain, seq: 9, hash: NO_RECORD }),
+            Event::Shed(Shed { count: 2, uids: vec!["u-1".to_owned(), "\u{1}".repeat(300)], rest: None }),
+            Event::Shed(Shed { count: 300, uids: vec!["\"".repeat(300); Shed::NAMED], rest: Some(NO_RECORD) }),
         ] {
             let record = event.draft().seal(chain, 3, time, &writer, NO_RECORD);
             let value: serde_json::Value = serde_json::from_str(&record.body).expect("JSON");

@@ -73,8 +73,8 @@ pub fn decode(body: &[u8]) -> Result<Review, Undecodable> {
     let request = reading.request;
     match formed {
         Err(fault) => Err(Undecodable::Refuse { request: Box::new(request), fault }),
-        Ok(Form { namespace, subject, images, unknown_fields, mirror_of_node }) => {
-            Ok(Review { request, namespace, subject, images, unknown_fields, mirror_of_node })
+        Ok(Form { namespace, subject, images, unknown_fields, mirror_of_node, override_asked }) => {
+            Ok(Review { request, namespace, subject, images, unknown_fields, mirror_of_node, override_asked })
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::message::{annotation_list, message, stale, warnings};
+use super::message::{annotation_list, message, observed_warnings, stale, warnings};
 use crate::decision::code::Code;
 use crate::decision::verdict::{Note, Verdict};
 
@@ -31,11 +31,20 @@ pub enum RecordMark {
 
 /// The body of the HTTP reply: one line of JSON.
 #[must_use]
-#[expect(clippy::missing_panics_doc, reason = "it cannot: a reply is texts and numbers only")]
 pub fn encode(reply: &Reply<'_>) -> Vec<u8> {
+    encode_with(reply, warnings(reply.verdict, &reply.record))
+}
+
+/// The same where the operator only observes: a warning of its own says so to whoever applies something.
+#[must_use]
+pub fn encode_observed(reply: &Reply<'_>) -> Vec<u8> {
+    encode_with(reply, observed_warnings(reply.verdict, &reply.record))
+}
+
+fn encode_with(reply: &Reply<'_>, warnings: Vec<String>) -> Vec<u8> {
     let Reply { uid, verdict, record } = reply;
     let allowed = match verdict {
-        Verdict::Admit(_) | Verdict::WouldDeny(_) | Verdict::NoImages => true,
+        Verdict::Admit(_) | Verdict::Override(_) | Verdict::WouldDeny(_) | Verdict::NoImages => true,
         Verdict::Deny(_) => false,
     };
     let review = Review {
@@ -45,7 +54,7 @@ pub fn encode(reply: &Reply<'_>) -> Vec<u8> {
             uid,
             allowed,
             status: (!allowed).then(|| Status::of(verdict, record)),
-            warnings: warnings(verdict, record),
+            warnings,
             audit_annotations: annotations(verdict, record),
         },
     };
@@ -95,6 +104,8 @@ struct Annotations<'a> {
     #[serde(skip_serializing_if = "String::is_empty")]
     codes: String,
     #[serde(skip_serializing_if = "String::is_empty")]
+    overridden: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     policy: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     record: Option<&'a str>,
@@ -132,9 +143,13 @@ fn status_code(verdict: &Verdict) -> u16 {
 }
 
 fn annotations<'a>(verdict: &Verdict, record: &'a RecordMark) -> Annotations<'a> {
+    let waived = verdict.waived();
+    let mut codes = verdict.codes();
+    codes.retain(|code| !waived.contains(code));
     Annotations {
         verdict: verdict.word(),
-        codes: annotation_list(verdict.codes().into_iter().map(Code::as_str)),
+        codes: annotation_list(codes.into_iter().map(Code::as_str)),
+        overridden: annotation_list(waived.into_iter().map(Code::as_str)),
         policy: annotation_list(verdict.policies().iter().map(ToString::to_string)),
         record: match record {
             RecordMark::Saved(id) => Some(id),

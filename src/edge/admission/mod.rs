@@ -19,7 +19,7 @@ mod strict;
 mod update;
 
 pub use decode::{MAX_BODY, Undecodable, decode, too_large};
-pub use encode::{RecordMark, Reply, encode};
+pub use encode::{RecordMark, Reply, encode, encode_observed};
 pub use known_fields::{KnownFields, known_fields};
 pub use printable::{clip, printable, shorten};
 pub use rescue::{RESCUE_WINDOW, rescue_uid};

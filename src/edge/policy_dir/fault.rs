@@ -289,7 +289,23 @@ pub enum Fault {
     #[error("`{0}` is about signatures, and this rule asks for none: remove it")]
     NeedsSignatures(&'static str),
 
+    // break-glass
+    /// Somebody in `users` or `groups` that no request could ever come from.
+    #[error(
+        "`{0}` cannot be listed: break-glass is for persons by their exact name, and for groups of persons; service accounts, \
+         nodes, parts of Kubernetes and groups that hold everybody are none"
+    )]
+    NotPersons(String),
+    /// Neither `users` nor `groups`.
+    #[error("nobody may ask: list somebody in `users` or `groups`, or remove `breakGlass`")]
+    NobodyMayAsk,
+
     // warnings
+    /// `breakGlass` where nothing is enforced.
+    #[error(
+        "`breakGlass` has no effect: nothing that a policy in this mode says is enforced, so there is nothing to override"
+    )]
+    NothingToOverride,
     /// A signer that no rule names.
     #[error("signer `{0}` is used by no rule")]
     UnusedSigner(String),

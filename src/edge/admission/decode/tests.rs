@@ -133,6 +133,7 @@ fn reads_what_an_api_server_sends() {
                 .map(str::to_owned)
                 .to_vec(),
             dry_run: false,
+            caller: crate::decision::review::Caller::Unknown,
         }
     );
 }
