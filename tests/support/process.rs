@@ -1,7 +1,7 @@
 //! Child processes: calls with a time limit and servers with their logs. It must never leave one behind.
 //!
-//! All are started by one thread that lives as long as this process, through `setpriv --pdeathsig KILL`: the kernel ends
-//! them when that thread ends, so also when this process is killed. A call runs below `timeout` besides.
+//! All are started by one thread that lives as long as this process, through `setpriv --pdeathsig KILL`: the kernel
+//! ends them when that thread ends, so also when this process is killed. A call runs below `timeout` besides.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
