@@ -223,7 +223,7 @@ fn keys_of_later_versions_are_refused_and_not_ignored() {
 
 #[test]
 fn all_problems_are_told_at_once() {
-    let text = "cluster: ''\nlistn: 0.0.0.0:1\nobserve: true\ncache: {size: big}\n";
+    let text = "cluster: ''\nlistn: 0.0.0.0:1\nnotify: []\ncache: {size: big}\n";
     let (_dir, file) = written(text);
     let flag = said("drain", "soon", Source::Flag("--drain"));
     let Problems(all) = Config::load(Some(&file), &[flag]).expect_err("five things are wrong");
