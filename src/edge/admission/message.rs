@@ -109,7 +109,7 @@ fn overrides(verdict: &Verdict, record: &RecordMark) -> Vec<String> {
             // There is no room for the whole name, and a record is found by its place in the ledger.
             let record = match record {
                 RecordMark::Saved(id) => format!(": {}", clip(id.rsplit_once('-').map_or(id, |(place, _)| place), 24)),
-                RecordMark::Pending | RecordMark::None => String::new(),
+                RecordMark::RepeatOf(_) | RecordMark::Pending | RecordMark::None => String::new(),
             };
             let (user, ticket) = (clip(user, 24), clip(ticket, 16));
             shorten(
