@@ -26,7 +26,7 @@ pub(crate) fn wait_until_ready(provost: &Provost) {
 }
 
 pub(crate) fn caller(provost: &Provost) -> Caller {
-    Caller::new(provost.listen, &provost.certificates.ca())
+    Caller::new(provost.listen, "provost.provost.svc", &provost.certificates.ca())
 }
 
 /// What came of a review.
