@@ -29,10 +29,10 @@ use provost::edge::sigstore::verify::{Candidate, bundle as verify_bundle, legacy
 use serde_json::{Value, json};
 
 /// One function that is fuzzed.
-pub type Target = fn(&[u8]);
+pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by the name of their file in `fuzz/targets/` and of their folder in `fuzz/corpus/`.
-pub const TARGETS: [(&str, Target); 12] = [
+pub(crate) const TARGETS: [(&str, Target); 12] = [
     ("bundle", bundle),
     ("docker_config", docker_config),
     ("envelope", envelope),
@@ -49,7 +49,7 @@ pub const TARGETS: [(&str, Target); 12] = [
 
 /// `AdmissionReview` JSON: read, judged without any policy, answered. It ends in an answer with the right uid that allows
 /// only what can hold no image or leaves every image as it was, or in no answer.
-pub fn review(bytes: &[u8]) {
+pub(crate) fn review(bytes: &[u8]) {
     let (uid, verdict, may_allow) = match decode(bytes) {
         Err(Undecodable::NoReply { detail }) => {
             assert!(!detail.is_empty());
@@ -92,14 +92,14 @@ fn check_places(review: &Review) {
 }
 
 /// The uid of a body that cannot be read as a whole: where the whole can be read, it is the same.
-pub fn rescue_uid(bytes: &[u8]) {
+pub(crate) fn rescue_uid(bytes: &[u8]) {
     if let (Some(rescued), Ok(Review { request, .. })) = (rescue(bytes), decode(bytes)) {
         assert_eq!(rescued, request.uid);
     }
 }
 
 /// Image names and their parts: what is read is written so that it reads the same.
-pub fn reference(bytes: &[u8]) {
+pub(crate) fn reference(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match text.parse::<ImageRef>() {
         Ok(read) => {
@@ -125,7 +125,7 @@ pub fn reference(bytes: &[u8]) {
 }
 
 /// Patterns, each line after the first matched by the first.
-pub fn pattern(bytes: &[u8]) {
+pub(crate) fn pattern(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
     match first.parse::<RepositoryPattern>() {
@@ -151,7 +151,7 @@ pub fn pattern(bytes: &[u8]) {
 }
 
 /// One policy file in a folder with keys: read twice alike, and what is not good denies.
-pub fn policy(bytes: &[u8]) {
+pub(crate) fn policy(bytes: &[u8]) {
     thread_local! {
         static FOLDER: tempfile::TempDir = {
             let folder = tempfile::tempdir().expect("a folder");
@@ -178,7 +178,7 @@ pub fn policy(bytes: &[u8]) {
 }
 
 /// A referrers list, or an index.
-pub fn referrers(bytes: &[u8]) {
+pub(crate) fn referrers(bytes: &[u8]) {
     match parse_index(bytes) {
         Ok(entries) => assert!(entries.len() <= 1000),
         Err(failure) => assert!(!failure.to_string().chars().any(char::is_control), "unprintable: {failure:?}"),
@@ -193,7 +193,8 @@ struct Samples {
 }
 
 static SAMPLES: LazyLock<Samples> = LazyLock::new(|| {
-    let file: Value = serde_json::from_str(include_str!("../src/edge/sigstore/testdata/cosign-3.1.3.json")).expect("JSON");
+    let file: Value =
+        serde_json::from_str(include_str!("../src/edge/sigstore/testdata/cosign-3.1.3.json")).expect("JSON");
     let samples = file["samples"].as_array().expect("samples");
     let text = |sample: &Value, key: &str| sample[key].as_str().expect("a text").to_owned();
     let image = text(&samples[0], "image").parse().expect("a digest");
@@ -213,7 +214,7 @@ fn candidate() -> Candidate<'static> {
 }
 
 /// Cosign's legacy payload; the first line is the signature. Only the bytes that were signed are proof.
-pub fn payload(bytes: &[u8]) {
+pub(crate) fn payload(bytes: &[u8]) {
     let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(0);
     let signature = String::from_utf8_lossy(&bytes[..end]);
     let payload = bytes.get(end + 1..).unwrap_or_default();
@@ -225,7 +226,7 @@ pub fn payload(bytes: &[u8]) {
 }
 
 /// A Sigstore bundle. What it proves, it proves about the image that was asked for.
-pub fn bundle(bytes: &[u8]) {
+pub(crate) fn bundle(bytes: &[u8]) {
     let candidate = candidate();
     let read = read_bundle(&candidate, bytes);
     if let Ok(bundle) = &read {
@@ -241,7 +242,7 @@ pub fn bundle(bytes: &[u8]) {
 }
 
 /// An in-toto statement inside a DSSE envelope inside a bundle, whose signature nobody made.
-pub fn envelope(bytes: &[u8]) {
+pub(crate) fn envelope(bytes: &[u8]) {
     let bundle = json!({
         "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
         "verificationMaterial": {"publicKey": {"hint": ""}},
@@ -256,7 +257,7 @@ pub fn envelope(bytes: &[u8]) {
 }
 
 /// Registry credentials, in both forms. Neither the errors nor what is shown for debugging holds a secret.
-pub fn docker_config(bytes: &[u8]) {
+pub(crate) fn docker_config(bytes: &[u8]) {
     const CANARY: &str = "canary-5e1f";
     for read in [DockerConfig::parse(bytes), DockerConfig::parse_legacy(bytes)] {
         let shown = match read {
@@ -271,7 +272,7 @@ pub fn docker_config(bytes: &[u8]) {
 }
 
 /// Public keys, PEM or DER.
-pub fn key(bytes: &[u8]) {
+pub(crate) fn key(bytes: &[u8]) {
     let pem = std::str::from_utf8(bytes).ok().and_then(|text| parse_pem(text).ok());
     for read in pem.into_iter().chain(parse_der(bytes)) {
         let again = parse_der(&read.spki).expect("what was read reads again");
@@ -280,7 +281,7 @@ pub fn key(bytes: &[u8]) {
 }
 
 /// A record's body, and the names of records.
-pub fn record(bytes: &[u8]) {
+pub(crate) fn record(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(row) = Row::of(text) {
         assert_eq!(Row::of(text).ok(), Some(row));

@@ -53,7 +53,8 @@ fn every_kept_file_runs_through_its_target() {
 #[test]
 fn every_target_has_a_program_and_a_corpus() {
     let targets: BTreeSet<String> = targets::TARGETS.map(|(name, _)| name.to_owned()).into_iter().collect();
-    let programs = names(&folder().join("targets")).iter().map(|file| file.trim_end_matches(".rs").to_owned()).collect();
+    let programs =
+        names(&folder().join("targets")).iter().map(|file| file.trim_end_matches(".rs").to_owned()).collect();
     assert_eq!(targets, programs);
     assert_eq!(targets, names(&folder().join("corpus")));
     let manifest = std::fs::read_to_string(folder().join("Cargo.toml")).expect("fuzz/Cargo.toml");

@@ -42,16 +42,30 @@ impl<'v> Held<'v> {
         held
     }
 
-    fn walk(&mut self, schema: &'v Schema, of: usize, object: &'v Value, path: &str, at: (&'v str, &'v str), in_it: bool) {
+    fn walk(
+        &mut self,
+        schema: &'v Schema,
+        of: usize,
+        object: &'v Value,
+        path: &str,
+        at: (&'v str, &'v str),
+        in_it: bool,
+    ) {
         let (Some(fields), this) = (object.as_object(), &schema.types[of]) else { return };
-        let item = |path: String, below: &'v str, value| {
-            Item { path, list: at.0, name: at.1, below: (in_it, below), value, unchanged: false }
+        let item = |path: String, below: &'v str, value| Item {
+            path,
+            list: at.0,
+            name: at.1,
+            below: (in_it, below),
+            value,
+            unchanged: false,
         };
         if let Some(image) = this.image {
             self.images.push(item(path.to_owned(), image, fields.get(image)));
         }
         if this.is_watched {
-            let strangers = fields.iter().filter(|(key, value)| !this.knows(key) && (names_image(key) || holds_image(value)));
+            let strangers =
+                fields.iter().filter(|(key, value)| !this.knows(key) && (names_image(key) || holds_image(value)));
             self.strangers.extend(strangers.map(|(key, value)| item(format!("{path}.{key}"), key, Some(value))));
         }
         if this.is_pod_template {

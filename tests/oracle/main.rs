@@ -47,12 +47,12 @@ fn oracle(schema: &Schema, review: &Review) -> Said {
     let Some((_, of)) = schema.kinds.iter().find(|(known, _)| gvk == [&known[0], &known[1], &known[2]]) else {
         return Said::Refused(Code::UnsupportedKind);
     };
-    let mut held = Held::of(schema, *of, &review.object);
+    let mut held = Held::of(schema, *of, review.object());
     if held.images.is_empty() {
         return Said::Refused(Code::MalformedReview);
     }
     if review.operation == "UPDATE" {
-        held.mark(&Held::of(schema, *of, &review.old));
+        held.mark(&Held::of(schema, *of, review.old()));
     }
     let image = |i: &Item<'_>| (i.path.clone(), i.list.to_owned(), i.name.to_owned(), i.text().to_owned(), i.unchanged);
     let mut images: Vec<_> = held.images.iter().map(image).collect();
@@ -102,17 +102,23 @@ fn number(name: &str, otherwise: u64) -> u64 {
 }
 
 /// How often something was seen, so that a generator that went blind is noticed.
-type Seen = BTreeMap<String, u64>;
+type Seen = BTreeMap<&'static str, u64>;
 
 fn count(seen: &mut Seen, said: &Said) {
-    let mut add = |what: String| *seen.entry(what).or_default() += 1;
+    let mut add = |what| *seen.entry(what).or_default() += 1;
     match said {
-        Said::Refused(code) => add(code.to_string()),
-        Said::NoImages => add("no images".to_owned()),
+        Said::Refused(Code::MalformedReview) => add("refused: no image at all"),
+        Said::Refused(_) => add("refused: unknown kind"),
+        Said::NoImages => add("a kind or operation without images"),
         Said::Judged { images, unknown, is_pod } => {
-            let kind = if *is_pod { "pod" } else { "template" };
-            images.iter().for_each(|(.., unchanged)| add(format!("{kind}: image, unchanged: {unchanged}")));
-            unknown.iter().for_each(|(_, unchanged)| add(format!("{kind}: unknown field, unchanged: {unchanged}")));
+            let names = match is_pod {
+                true => {
+                    ["image of a pod", "image of a pod, unchanged", "unknown field of a pod", "… of a pod, unchanged"]
+                }
+                false => ["image", "image, unchanged", "unknown field", "unknown field, unchanged"],
+            };
+            images.iter().for_each(|(.., unchanged)| add(names[usize::from(*unchanged)]));
+            unknown.iter().for_each(|(_, unchanged)| add(names[2 + usize::from(*unchanged)]));
         }
     }
 }
@@ -129,12 +135,16 @@ fn x_001_to_x_018_a_second_extractor_finds_the_same() {
         for object in (from..objects).step_by(usize::try_from(THREADS).expect("few")) {
             let review = review(&mut Random::of(seed, object), &schema);
             let (wanted, found) = (oracle(&schema, &review), provost(&review));
-            assert_eq!(wanted, found, "object {object} of seed {seed}: oracle left, Provost right, of\n{}", review.body);
+            assert_eq!(
+                wanted, found,
+                "object {object} of seed {seed}: oracle left, Provost right, of\n{}",
+                review.body
+            );
             if object % 64 == 0 {
                 let read: Value = serde_json::from_str(&review.body).expect("what is written is JSON");
                 assert_eq!(read, review.whole, "object {object} of seed {seed} is not what was written");
-                count(&mut seen, &wanted);
             }
+            count(&mut seen, &wanted);
         }
         seen
     };
@@ -146,8 +156,9 @@ fn x_001_to_x_018_a_second_extractor_finds_the_same() {
             more.into_iter().for_each(|(what, times)| *seen.entry(what).or_default() += times);
         }
     });
-    println!("of every 64th: {seen:#?}");
-    assert!(objects < 10_000 || seen.len() == 11 && seen.values().all(|times| *times > 1), "the generator is blind");
+    println!("{seen:#?}");
+    let blind = seen.len() < 11 || seen.values().any(|times| *times < 10);
+    assert!(objects < 10_000 || !blind, "the generator no longer makes what it should: {seen:#?}");
 }
 
 #[test]
@@ -157,7 +168,10 @@ fn without_any_one_path_the_oracle_disagrees() {
     let mut unnoticed: BTreeSet<(String, &str)> =
         schema.kinds.iter().flat_map(|(gvk, _)| lists.map(|list| (gvk[2].clone(), list))).collect();
     assert_eq!(unnoticed.len(), 36);
-    for object in 0..10_000 {
+    for object in 0..20_000 {
+        if unnoticed.is_empty() {
+            break;
+        }
         let review = review(&mut Random::of(1, object), &schema);
         let wanted = oracle(&schema, &review);
         let found = provost(&review);
