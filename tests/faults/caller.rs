@@ -67,12 +67,12 @@ impl Called {
 #[derive(Clone)]
 pub(crate) struct Caller {
     client: reqwest::Client,
-    base: String,
+    url: String,
 }
 
 impl Caller {
-    /// Calls `https://provost.provost.svc` at this address, trusting one CA.
-    pub(crate) fn new(address: SocketAddr, ca: &str) -> Self {
+    /// Calls `https://provost.provost.svc` at this address, trusting one CA, known by a token in the path.
+    pub(crate) fn new(address: SocketAddr, ca: &str, token: &str) -> Self {
         let client = reqwest::Client::builder()
             .tls_certs_only([reqwest::Certificate::from_pem(ca.as_bytes()).expect("a CA")])
             .resolve(SERVICE, address)
@@ -82,13 +82,13 @@ impl Caller {
             .user_agent("kube-apiserver-admission")
             .build()
             .expect("a client");
-        Self { client, base: format!("https://{SERVICE}:{}", address.port()) }
+        Self { client, url: format!("https://{SERVICE}:{}/validate/{token}", address.port()) }
     }
 
     /// The same over plain HTTP, for the double's own test.
     fn plain(address: SocketAddr) -> Self {
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { client, base: format!("http://{address}") }
+        Self { client, url: format!("http://{address}/validate") }
     }
 
     /// Sends a review and waits for its reply, so many seconds at most, repeats included.
@@ -105,7 +105,7 @@ impl Caller {
         loop {
             let sent = self
                 .client
-                .post(format!("{}/validate?timeout={seconds}s", self.base))
+                .post(format!("{}?timeout={seconds}s", self.url))
                 .header("Content-Type", "application/json")
                 .header("Accept", "application/json, */*")
                 .body(body.to_owned())

@@ -9,8 +9,9 @@ use crate::wire::{Act, Auth, Door, Script, Server, Spoil};
 
 /// Pods of one new digest.
 const PODS: usize = 1000;
-/// Those of them that are under way at once.
-const AT_ONCE: usize = 64;
+/// Those of them that are under way at once, with sixteen others: together fewer than the 64 new connections that one address
+/// may have. Beyond that a connection is ended that has just come, and with it the call that was to use it (F-06).
+const AT_ONCE: usize = 32;
 
 async fn registry(contents: Contents, spoil: Option<(Stage, Spoil)>) -> Server {
     let server = Server::start(Script {
