@@ -108,7 +108,7 @@ async fn show_tag(registry: &Registry, governing: &Governing, image: &ImageRef, 
     }
     match engine::resolve(registry, image.repository(), tag, deadline).await {
         Ok(digest) => {
-            anstream::println!("  {tag} is now {digest}\n          provost verify {}@{digest}", image.repository(),)
+            anstream::println!("  {tag} is now {digest}\n          provost verify {}@{digest}", image.repository());
         }
         Err(failure) => anstream::println!("  {tag} could not be resolved: {}", printable(&failure.to_string())),
     }

@@ -13,6 +13,8 @@ use super::verdict::{Denial, OverrideRequest, Permission};
 
 /// Longest reason with its ticket, in characters.
 pub const MAX_REASON: usize = 500;
+/// What a person may override alone.
+const OWN_POD: &str = "a pod that you make yourself";
 /// Longest user name that is kept of a permission, in characters.
 const MAX_USER: usize = 256;
 
@@ -96,7 +98,7 @@ pub(in crate::decision) fn judge(review: &Review, governing: &Governing, refused
         return Outcome::Refused(faults);
     }
     if let Err(fault) = may_count(review) {
-        return Outcome::Refused(vec![fault]);
+        return Outcome::Refused(vec![*fault]);
     }
     let mut permissions = Vec::new();
     match (is_for_debug_containers(&review.request), &asked.reason) {
@@ -155,11 +157,11 @@ fn stakes<'a>(enforcing: &[&'a Denial], governing: &'a Governing) -> (Vec<Stake<
 }
 
 /// Whether a request like this can count at all, whatever the policies say.
-fn may_count(review: &Review) -> Result<(), Denial> {
+fn may_count(review: &Review) -> Result<(), Box<Denial>> {
     let Review { request, override_asked: asked, .. } = review;
-    let refuse =
-        |found: String, wanted: &str| Err(beside(Code::BreakGlassRefused, None, None, wanted.to_owned(), found));
-    const OWN_POD: &str = "a pod that you make yourself";
+    let refuse = |found: String, wanted: &str| {
+        Err(Box::new(beside(Code::BreakGlassRefused, None, None, wanted.to_owned(), found)))
+    };
     if !request.caller.is_known() {
         return refuse("a caller that has not shown that it is the API server".to_owned(), "one that has");
     }
@@ -198,14 +200,12 @@ fn permit_container(review: &Review, stakes: &[Stake<'_>]) -> Result<Permission,
         Holder::EphemeralContainer => review.override_asked.containers.get(&place.name),
         Holder::Container | Holder::InitContainer | Holder::Volume => None,
     };
-    match text {
-        Some(text) => permit(review, Some(place), text, stakes),
-        None => {
-            let wanted = how_to_ask(stakes, Some(place));
-            let found = "no reason for this container".to_owned();
-            Err(vec![beside(Code::BreakGlassMalformed, stakes.first(), None, wanted, found)])
-        }
+    if let Some(text) = text {
+        return permit(review, Some(place), text, stakes);
     }
+    let wanted = how_to_ask(stakes, Some(place));
+    let found = "no reason for this container".to_owned();
+    Err(vec![beside(Code::BreakGlassMalformed, stakes.first(), None, wanted, found)])
 }
 
 /// Whether one text by one person waives all stakes: who asks, what is said, what it covers, in this order.

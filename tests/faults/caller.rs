@@ -184,7 +184,9 @@ pub(crate) fn pod(uid: &str, images: &[String]) -> Value {
 #[tokio::test]
 async fn c_02_the_double_takes_no_broken_reply_for_a_denial() {
     use Effect::{Admitted, Denied};
-    let good = |response: &str| format!(r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{response}}}"#);
+    let good = |response: &str| {
+        format!(r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{response}}}"#)
+    };
     let denied = good(r#"{"uid":"u","allowed":false}"#);
     let table: Vec<(&str, u16, &str, String, Effect, Effect, u32)> = vec![
         ("a denial", 200, "", denied.clone(), Denied, Denied, 0),
@@ -214,7 +216,8 @@ async fn c_02_the_double_takes_no_broken_reply_for_a_denial() {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let caller = Caller::plain(listener.local_addr().expect("its address"));
         let length = body.len();
-        let answer = format!("HTTP/1.1 {status} Said\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+        let answer =
+            format!("HTTP/1.1 {status} Said\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
         let task = tokio::spawn(async move {
             use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
             while let Ok((mut stream, _)) = listener.accept().await {

@@ -45,7 +45,10 @@ pub(crate) fn find(bytes: &[u8]) -> BTreeSet<String> {
 enum Form {
     Raw,
     /// So many letters of base64 before the pattern belong to the group that it begins in, and so many bytes to others.
-    Base64 { letters: usize, bytes: usize },
+    Base64 {
+        letters: usize,
+        bytes: usize,
+    },
     Hex,
 }
 
@@ -107,7 +110,11 @@ fn x_047_a_canary_is_found_in_every_form() {
         assert_eq!(find(text.as_bytes()), BTreeSet::from([canary.clone()]), "{text}");
     }
     // The twin: the same texts with a letter less.
-    for text in [canary[..LENGTH - 1].to_owned(), STANDARD.encode(&canary[..LENGTH - 1]), STANDARD.encode("nothing at all in here, really")] {
+    for text in [
+        canary[..LENGTH - 1].to_owned(),
+        STANDARD.encode(&canary[..LENGTH - 1]),
+        STANDARD.encode("nothing at all in here, really"),
+    ] {
         assert_eq!(find(text.as_bytes()), BTreeSet::new(), "{text}");
     }
 }

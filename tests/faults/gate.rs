@@ -63,7 +63,8 @@ impl Gate {
     /// Starts it with a policy for the namespace `payments`: images of these hosts, below `release/`, must be signed with
     /// this key. A deny-list makes it read each image's own manifest.
     pub(crate) async fn start(key: &Key, hosts: &[String], registries: &[Listed]) -> Self {
-        let folder = tempfile::Builder::new().prefix("faults-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("folder");
+        let folder =
+            tempfile::Builder::new().prefix("faults-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("folder");
         let at = |name: &str| folder.path().join(name);
         let write = |name: &str, text: &str| fs::write(at(name), text).expect("a file");
         let made = provost::edge::tls::ca::make(&["provost.provost.svc".to_owned()], 2).expect("certificates");
@@ -180,7 +181,11 @@ impl Ended {
 }
 
 /// Keeps a stream to its end; of the log it tells the line that says where is listened.
-fn keep(from: impl Read + Send + 'static, to: Arc<Mutex<Vec<u8>>>, tell: Option<mpsc::Sender<Value>>) -> JoinHandle<()> {
+fn keep(
+    from: impl Read + Send + 'static,
+    to: Arc<Mutex<Vec<u8>>>,
+    tell: Option<mpsc::Sender<Value>>,
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut from = BufReader::new(from);
         let mut line = Vec::new();

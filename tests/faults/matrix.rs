@@ -198,7 +198,8 @@ fn auth(row: &Row, crowd: Crowd) -> Auth {
 
 impl Played {
     async fn gate(&self, rows: &[Row]) -> Gate {
-        let with_credentials = |server: &Server, listed: Listed| Listed { canary: Some(server.canary().to_owned()), ..listed };
+        let with_credentials =
+            |server: &Server, listed: Listed| Listed { canary: Some(server.canary().to_owned()), ..listed };
         let mut registries = vec![
             with_credentials(&self.good, Listed::plain(self.good.host())),
             // Storage gets nothing: it is no registry, and nobody logs in there.
@@ -289,7 +290,8 @@ async fn play(cell: &Cell, row: &Row, gate: &Gate, lag: &Lag) -> Outcome {
     };
     let (fail, ignore) = (effect(FailurePolicy::Fail), effect(FailurePolicy::Ignore));
     let effect = if fail == ignore { fail.to_owned() } else { format!("{fail}/{ignore}") };
-    let shown = [effect.as_str(), called.codes()].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ");
+    let shown =
+        [effect.as_str(), called.codes()].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ");
     let record = called.annotation("record").to_owned();
     Outcome { row: cell.row, shown, took: called.took, departed, wrong, record, replies }
 }
@@ -490,7 +492,8 @@ fn credentials(stage: &Played, rows: &[Row], outcomes: &[Outcome], metrics: &str
             wrong.push(format!("{name} holds the credential {canary}"));
         }
     }
-    let logged = ended.said.iter().map(|(name, bytes)| format!("{name} {} KiB", bytes.len() / 1024)).collect::<Vec<_>>();
+    let logged =
+        ended.said.iter().map(|(name, bytes)| format!("{name} {} KiB", bytes.len() / 1024)).collect::<Vec<_>>();
     println!("{} registries saw their own credential; searched also: {}", seen.len(), logged.join(", "));
     if !stage.storage.asked().iter().any(|asked| asked.target.contains("/blobs/")) {
         wrong.push("the storage was never asked".to_owned());

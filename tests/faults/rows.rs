@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use provost::decision::code::Code;
 
-use crate::sample::{MANIFEST, INDEX, Shape, Signed, Stage, shape, signed};
+use crate::sample::{INDEX, MANIFEST, Shape, Signed, Stage, shape, signed};
 use crate::wire::{Act, Answer, Around, Asked, Auth, Door, Reply, Spoil};
 
 /// How a review of the image must end.
@@ -212,14 +212,7 @@ pub(crate) fn all() -> Vec<Row> {
     let mut rows = connections();
     rows.extend(challenges());
     rows.extend(tokens());
-    for stage in [
-        Stage::Image,
-        Stage::Referrers,
-        Stage::FallbackTag,
-        Stage::SigTag,
-        Stage::Candidate,
-        Stage::Blob,
-    ] {
+    for stage in [Stage::Image, Stage::Referrers, Stage::FallbackTag, Stage::SigTag, Stage::Candidate, Stage::Blob] {
         rows.extend(answers(stage));
     }
     rows.extend(lists());
@@ -281,12 +274,16 @@ fn challenges() -> Vec<Row> {
 }
 
 fn tokens() -> Vec<Row> {
-    use Code::{BudgetExceeded, DeadlineExceeded, EvidenceUnavailable, ManifestInvalid, RateLimited, RegistryAuthFailed};
+    use Code::{
+        BudgetExceeded, DeadlineExceeded, EvidenceUnavailable, ManifestInvalid, RateLimited, RegistryAuthFailed,
+    };
     let at = Stage::Token;
     let status = |code: u16| move |_: &Asked, _: Reply, _: &Around| Reply::error(code, "SAID").whole();
     vec![
         Row::deny(at, "no answer", "X-044", DeadlineExceeded).by(|_, _, _| vec![Act::Hang]).slow(),
-        Row::deny(at, "silent in the body", "X-044", DeadlineExceeded).by(|_, honest, _| half(&honest, Act::Hang)).slow(),
+        Row::deny(at, "silent in the body", "X-044", DeadlineExceeded)
+            .by(|_, honest, _| half(&honest, Act::Hang))
+            .slow(),
         Row::deny(at, "401", "X-042", RegistryAuthFailed).by(status(401)),
         Row::deny(at, "403", "X-042", RegistryAuthFailed).by(status(403)),
         Row::deny(at, "400", "X-042", RegistryAuthFailed).by(status(400)),
@@ -353,8 +350,9 @@ fn answers(stage: Stage) -> Vec<Row> {
         deny("reset in the body", "X-043", EvidenceUnavailable).by(|_, honest, _| half(&honest, Act::Reset)),
         deny("closed before the answer", "X-043", EvidenceUnavailable).by(|_, _, _| vec![Act::Close]),
         deny("cut short", "X-043", EvidenceUnavailable).by(|_, honest, _| half(&honest, Act::Close)),
-        deny("not HTTP", "X-043", EvidenceUnavailable)
-            .by(|_, _, _| vec![Act::Send(Bytes::from_static(b"\x15\x03\x01\x00\x02\x02\x46 hello\r\n\r\n")), Act::Close]),
+        deny("not HTTP", "X-043", EvidenceUnavailable).by(|_, _, _| {
+            vec![Act::Send(Bytes::from_static(b"\x15\x03\x01\x00\x02\x02\x46 hello\r\n\r\n")), Act::Close]
+        }),
         deny("headers without end", "X-098", EvidenceUnavailable).by(|_, honest, _| {
             vec![Act::Send(honest.head().into()), Act::Endless("X-More: and more and more\r\n".repeat(1000).into())]
         }),
@@ -397,12 +395,9 @@ fn answers(stage: Stage) -> Vec<Row> {
     rows.push(match stage {
         Stage::Image => deny("404", "X-040", ImageNotFound).by(status(404)),
         Stage::Candidate | Stage::Blob => deny("404", "S-9", EvidenceMalformed).by(status(404)),
-        Stage::Connection
-        | Stage::Challenge
-        | Stage::Token
-        | Stage::Referrers
-        | Stage::FallbackTag
-        | Stage::SigTag => deny("404", "X-051", Unsigned).by(status(404)),
+        Stage::Connection | Stage::Challenge | Stage::Token | Stage::Referrers | Stage::FallbackTag | Stage::SigTag => {
+            deny("404", "X-051", Unsigned).by(status(404))
+        }
     });
     rows.push(match stage {
         Stage::Referrers => deny("405", "S-2", Unsigned).by(status(405)),
@@ -442,7 +437,8 @@ fn lists() -> Vec<Row> {
     let page = |entries: String, next: Option<String>| {
         let body = format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{entries}]}}"#);
         let reply = Reply::new(200, body).with("Content-Type", INDEX);
-        next.map_or_else(|| reply.clone(), |next| reply.clone().with("Link", &format!("<{next}>; rel=\"next\""))).whole()
+        next.map_or_else(|| reply.clone(), |next| reply.clone().with("Link", &format!("<{next}>; rel=\"next\"")))
+            .whole()
     };
     let entry = |n: usize| format!(r#"{{"mediaType":"{MANIFEST}","digest":"sha256:{n:064x}","size":7}}"#);
     vec![
@@ -458,8 +454,9 @@ fn lists() -> Vec<Row> {
         }),
         Row::deny(at, "a next page that is itself", "X-097", BudgetExceeded)
             .by(move |asked, _, _| page(String::new(), Some(asked.target.clone()))),
-        Row::deny(at, "a next page on another host", "S-2", BudgetExceeded)
-            .by(move |asked, _, around| page(String::new(), Some(format!("https://{}{}", around.traps[1], asked.target)))),
+        Row::deny(at, "a next page on another host", "S-2", BudgetExceeded).by(move |asked, _, around| {
+            page(String::new(), Some(format!("https://{}{}", around.traps[1], asked.target)))
+        }),
         Row::deny(at, "a next page that fails", "X-040", EvidenceUnavailable).by(move |asked, _, _| {
             if asked.query().is_empty() {
                 page(String::new(), Some("?n=1".to_owned()))
@@ -537,7 +534,8 @@ fn evidence() -> Vec<Row> {
 fn twins() -> Vec<Row> {
     let well = |stage, name: &str, rule, signed| Row::admit(stage, name, rule).hung(signed);
     let slips = |stage, name: &str, times: usize, answer: fn() -> Answer| {
-        Row::admit(stage, name, "twin").by(move |asked, honest, _| if asked.nth < times { answer() } else { honest.whole() })
+        Row::admit(stage, name, "twin")
+            .by(move |asked, honest, _| if asked.nth < times { answer() } else { honest.whole() })
     };
     vec![
         well(Stage::Connection, "nothing wrong, bundle", "X-140", signed::bundle),

@@ -231,8 +231,8 @@ pub(crate) mod signed {
     use base64::Engine as _;
 
     use super::{
-        BASE64, BUNDLE, Contents, INDEX, Image, Key, MANIFEST, SIGNATURE, SIMPLE_SIGNING, STATEMENT,
-        Stage, Value, digest, index, json,
+        BASE64, BUNDLE, Contents, INDEX, Image, Key, MANIFEST, SIGNATURE, SIMPLE_SIGNING, STATEMENT, Stage, Value,
+        digest, index, json,
     };
 
     /// Nothing, in a registry that has the referrers API.

@@ -396,7 +396,8 @@ async fn read_head(stream: &mut impl Peer, state: &State) -> Option<String> {
 impl State {
     fn answer(&self, head: String) -> Answer {
         let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
-        let mut asked = Asked { stage: Stage::Connection, target, head, nth: 0, faulty: self.on.load(Ordering::SeqCst) };
+        let mut asked =
+            Asked { stage: Stage::Connection, target, head, nth: 0, faulty: self.on.load(Ordering::SeqCst) };
         let (stage, honest) = self.honest(&asked);
         asked.stage = stage;
         {

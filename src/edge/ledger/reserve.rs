@@ -72,7 +72,7 @@ impl Reserve {
             self.held = self.wanted;
         }
         // What can be compressed away keeps no room.
-        let mut block = [0; BLOCK];
+        let mut block = vec![0; BLOCK];
         while self.held < self.wanted {
             aws_lc_rs::rand::fill(&mut block).map_err(io::Error::other)?;
             let size = usize::try_from(self.wanted - self.held).unwrap_or(BLOCK).min(BLOCK);

@@ -77,6 +77,7 @@ pub(super) fn not_yet_hint(key: &str) -> Option<(&'static str, &'static str)> {
 #[derive(JsonSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "its schema is what it is for")]
+#[expect(clippy::large_enum_variant, reason = "there is never a value of it")]
 enum Manifest {
     ReleasePolicy(ReleasePolicy),
     DenyList(DenyList),
