@@ -9,9 +9,9 @@ use anstyle::{AnsiColor, Style};
 use crate::decision::code::Code;
 use crate::decision::evidence::Identity;
 use crate::decision::policy::Mode;
+use crate::decision::printable::printable;
 use crate::decision::review::ReviewedImage;
 use crate::decision::verdict::{Denial, Ground, OverrideRequest, Permission, Proof, Verdict};
-use crate::edge::admission::printable;
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -49,11 +49,24 @@ pub fn mark(holds: bool) -> String {
 /// Each image of a verdict with every check, then what is wrong with the review as a whole.
 #[must_use]
 pub fn verdict(verdict: &Verdict, images: &[ReviewedImage]) -> String {
+    verdict_with_places(verdict, images, |_| None)
+}
+
+/// The same, with a line below each image that says where it stands.
+#[must_use]
+pub fn verdict_with_places(
+    verdict: &Verdict,
+    images: &[ReviewedImage],
+    place: impl Fn(usize) -> Option<String>,
+) -> String {
     let mut out = String::new();
-    for image in images {
+    for (index, image) in images.iter().enumerate() {
         let denials: Vec<&Denial> = verdict.denials().iter().filter(|d| d.place() == Some(&image.place)).collect();
         let proofs: Vec<&Proof> = verdict.proofs().iter().filter(|p| *p.place() == image.place).collect();
         let _ = writeln!(out, "  image   {}", printable(&image.text));
+        if let Some(place) = place(index) {
+            let _ = writeln!(out, "          {}", printable(&place));
+        }
         one_image(&mut out, &denials, &proofs);
     }
     for denial in verdict.denials().iter().filter(|denial| denial.place().is_none()) {
@@ -199,6 +212,7 @@ const fn check_of(code: Code) -> Check {
         | Code::GrantNotWaivable
         | Code::GrantInsufficient
         | Code::AuditUnavailable
+        | Code::Overloaded
         | Code::InternalError => Check::Evidence,
     }
 }

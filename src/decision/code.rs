@@ -66,7 +66,7 @@ macro_rules! codes {
 
 codes! {
     NotDigestPinned = "not-digest-pinned", Request,
-        "no sha256 digest: pin the image as name@sha256:… and apply again",
+        "no sha256 digest: run `provost pin` on the manifest and apply what it prints",
         "The image is named by a tag, or by nothing. A tag can point at other bytes tomorrow, so nothing that is proven about it holds.";
     MalformedReference = "malformed-reference", Request,
         "correct the image name; the message marks the first wrong character",
@@ -173,6 +173,9 @@ codes! {
     AuditUnavailable = "audit-unavailable", Ours,
         "ask the administrator to free or mend the ledger's storage",
         "The ledger cannot store a record, and what cannot be recorded is not done.";
+    Overloaded = "overloaded", Ours,
+        "try again in a second",
+        "Provost is at capacity and judged nothing: more reviews at once than it computes, more that wait for evidence, or too many bytes. Clients try again by themselves.";
     InternalError = "internal-error", Ours,
         "our fault: report it with the record id",
         "Provost failed in a way that it did not foresee, and denied.";
@@ -191,6 +194,7 @@ impl Code {
         match self {
             Self::MalformedReview | Self::UnsupportedKind => 400,
             Self::ReviewTooLarge => 413,
+            Self::Overloaded => 429,
             Self::InternalError | Self::AuditUnavailable => 500,
             Self::NotDigestPinned
             | Self::MalformedReference
@@ -245,6 +249,7 @@ impl Code {
             | Self::GrantNotWaivable
             | Self::GrantInsufficient
             | Self::AuditUnavailable
+            | Self::Overloaded
             | Self::InternalError => false,
             Self::NotDigestPinned
             | Self::MalformedReference

@@ -6,18 +6,19 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-/// The name that the API server asks for.
-const NAME: &str = "provost.provost.svc";
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Whom to trust, and whom to call.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     address: SocketAddr,
+    /// The name that the server must prove to have.
+    name: String,
     config: Arc<ClientConfig>,
 }
 
@@ -38,18 +39,20 @@ pub(crate) struct Answer {
 
 impl Caller {
     /// Trusts every certificate of a PEM text and nothing else.
-    pub(crate) fn new(address: SocketAddr, roots: &str) -> Self {
+    pub(crate) fn new(address: SocketAddr, name: &str, roots: &str) -> Self {
         let mut store = RootCertStore::empty();
         for root in CertificateDer::pem_slice_iter(roots.as_bytes()) {
             store.add(root.expect("PEM")).expect("a certificate");
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the provider has them")
             .with_root_certificates(store)
             .with_no_client_auth();
-        Self { address, config: Arc::new(config) }
+        // Nor does the API server; and a resumed session shows no certificate.
+        config.resumption = Resumption::disabled();
+        Self { address, name: name.to_owned(), config: Arc::new(config) }
     }
 
     /// Connects and shakes hands.
@@ -58,7 +61,7 @@ impl Caller {
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(LIMIT))?;
         tcp.set_write_timeout(Some(LIMIT))?;
-        let name = ServerName::try_from(NAME).expect("a DNS name");
+        let name = ServerName::try_from(self.name.clone()).expect("a DNS name");
         let mut tls = ClientConnection::new(Arc::clone(&self.config), name).map_err(io::Error::other)?;
         let mut tcp = tcp;
         while tls.is_handshaking() {
@@ -78,7 +81,7 @@ impl Connection {
     /// Sends a body the way the API server does.
     pub(crate) fn post(&mut self, path: &str, body: &str) -> io::Result<Answer> {
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: {NAME}\r\nUser-Agent: kube-apiserver-admission\r\nContent-Length: {}\r\n\
+            "POST {path} HTTP/1.1\r\nHost: provost\r\nUser-Agent: kube-apiserver-admission\r\nContent-Length: {}\r\n\
              Accept: application/json, */*\r\nContent-Type: application/json\r\nAccept-Encoding: gzip\r\n\r\n",
             body.len()
         );

@@ -17,29 +17,35 @@ use super::{folder, net, wait};
 pub(crate) struct Setup {
     /// Where it takes reviews.
     pub(crate) listen: SocketAddr,
+    /// The Service that leads to it: its certificate names that one.
+    pub(crate) service: String,
     /// The entries of `registries` in `provost.yaml`, each a line.
     pub(crate) registries: String,
     /// Policy files: name and text.
     pub(crate) policies: Vec<(String, String)>,
     /// `drain`.
     pub(crate) drain: &'static str,
-    /// Further lines of `provost.yaml`.
-    pub(crate) more: String,
 }
 
 impl Setup {
     /// On a port of 127.0.0.1, with nothing but a listener.
     pub(crate) fn on_loopback() -> Self {
-        Self::on(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, net::free_port())))
+        Self::on(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, net::free_port())), "provost")
     }
 
-    /// On port 443 of an address that a Service of the cluster can be given.
-    pub(crate) fn on_service_address() -> Self {
-        Self::on(SocketAddr::V4(SocketAddrV4::new(net::service_address(), 443)))
+    /// On port 443 of an address that a Service in the namespace `provost` can be given.
+    pub(crate) fn behind_service(name: &str) -> Self {
+        Self::on(SocketAddr::V4(SocketAddrV4::new(net::service_address(), 443)), name)
     }
 
-    fn on(listen: SocketAddr) -> Self {
-        Self { listen, registries: String::new(), policies: Vec::new(), drain: "0s", more: String::new() }
+    fn on(listen: SocketAddr, service: &str) -> Self {
+        Self {
+            listen,
+            service: format!("{service}.provost.svc"),
+            registries: String::new(),
+            policies: Vec::new(),
+            drain: "0s",
+        }
     }
 
     pub(crate) fn registries(mut self, entries: impl Into<String>) -> Self {
@@ -57,31 +63,27 @@ impl Setup {
         self
     }
 
-    pub(crate) fn more(self, lines: &str) -> Self {
-        Self { more: lines.to_owned(), ..self }
-    }
-
     /// Writes everything down, starts it, waits until it is ready.
     pub(crate) fn start(self) -> Provost {
         let folder = folder::new("provost");
         let health = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, net::free_port()));
-        let certificates = Mounted::new(&folder.join("tls"));
+        let certificates = Mounted::new(&folder.join("tls"), &self.service);
         for (file, text) in &self.policies {
             folder::write(&folder.join("policies").join(file), text);
         }
         // Without a policy there must be a folder all the same.
         fs::create_dir_all(folder.join("policies")).expect("a folder of our own");
-        folder::write(
-            &folder.join("provost.yaml"),
-            format!(
-                "cluster: tests\nlisten: \"{}\"\nhealthListen: \"{health}\"\ntls: {{cert: tls/tls.crt, key: tls/tls.key}}\n\
-                 drain: {}\npolicies: policies\nledger: {{store: ledger.db}}\n{}{}",
-                self.listen,
-                self.drain,
-                self.more,
-                settings_of(&self.registries),
-            ),
-        );
+        let settings = [
+            "cluster: tests".to_owned(),
+            format!("listen: \"{}\"", self.listen),
+            format!("healthListen: \"{health}\""),
+            "tls: {cert: tls/tls.crt, key: tls/tls.key}".to_owned(),
+            format!("drain: {}", self.drain),
+            "policies: policies".to_owned(),
+            "ledger: {store: ledger.db}".to_owned(),
+            settings_of(&self.registries),
+        ];
+        folder::write(&folder.join("provost.yaml"), settings.join("\n"));
         let server = program().args(["serve", "--config"]).arg(folder.join("provost.yaml")).serve("provost");
         let provost = Provost { folder, listen: self.listen, health, certificates, server };
         provost.server.until("is ready", Duration::from_secs(30), || provost.is_ready().then_some(()));
@@ -148,9 +150,9 @@ impl Provost {
         wait::until(&format!("record {name} in the ledger"), Duration::from_secs(10), call)
     }
 
-    /// Whether the ledger's chain holds, and what is said about it.
-    pub(crate) fn verify_ledger(&self) -> (bool, String) {
-        let done = audit("verify", &self.folder.join("ledger.db")).run();
+    /// Whether the ledger's chain holds and has these records, and what is said about it.
+    pub(crate) fn verify_ledger(&self, names: &[String]) -> (bool, String) {
+        let done = audit("verify", &self.folder.join("ledger.db")).args(names).run();
         (done.code == 0, done.stdout + &done.stderr)
     }
 
@@ -176,11 +178,13 @@ fn audit(what: &str, ledger: &Path) -> Program {
 #[derive(Debug)]
 pub(crate) struct Mounted {
     folder: PathBuf,
+    /// The DNS name in every certificate.
+    pub(crate) name: String,
 }
 
 impl Mounted {
-    fn new(folder: &Path) -> Self {
-        let mounted = Self { folder: folder.to_owned() };
+    fn new(folder: &Path, name: &str) -> Self {
+        let mounted = Self { folder: folder.to_owned(), name: name.to_owned() };
         mounted.make("..first");
         mounted.swap_to("..first");
         for file in ["tls.crt", "tls.key"] {
@@ -190,8 +194,8 @@ impl Mounted {
     }
 
     /// Makes a new authority, certificate and key, without using them.
-    pub(crate) fn make(&self, name: &str) {
-        program().args(["certs", "--name", "provost.provost.svc", "--dir"]).arg(self.folder.join(name)).must();
+    pub(crate) fn make(&self, folder: &str) {
+        program().args(["certs", "--name", &self.name, "--dir"]).arg(self.folder.join(folder)).must();
     }
 
     /// Swaps the mounted certificate for one that was made before.

@@ -8,20 +8,7 @@ use crate::decision::pattern::PatternError;
 use crate::decision::reference::ReferenceError;
 use crate::edge::sigstore::key::KeyError;
 
-/// A place in a file: line and column, both from 1, in characters. `0:0` is the file as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Position {
-    /// The line, from 1.
-    pub line: u64,
-    /// The column, from 1.
-    pub column: u64,
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.line, self.column)
-    }
-}
+pub use crate::edge::yaml::Position;
 
 /// Something wrong, or unwise, in a policy file.
 #[derive(Debug, Clone, PartialEq, Eq)]
