@@ -170,14 +170,14 @@ fn cannot_count(review: &Review) -> Option<Denial> {
     if is_machine(&request.user) || request.groups.iter().any(|group| is_machine_group(group)) {
         return refuse(format!("sent by {}, which is no person", shown(&request.user)), OWN_POD);
     }
-    if asked.owned {
-        return refuse("a pod that belongs to a controller".to_owned(), OWN_POD);
-    }
     if is_for_debug_containers(request) {
+        // Whose pod it is does not matter: the person who asks adds the container, and nobody else does.
         if asked.containers.is_empty() {
             let wanted = format!("the annotation {BREAK_GLASS_REASON}.<container>, put on the pod beforehand");
             return refuse("a reason that is not for this container".to_owned(), &wanted);
         }
+    } else if asked.owned {
+        return refuse("a pod that belongs to a controller".to_owned(), OWN_POD);
     } else if !asked.reason.as_ref().is_some_and(|reason| reason.fresh) {
         return refuse(
             "a reason left over from an earlier request".to_owned(),
