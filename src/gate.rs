@@ -25,10 +25,8 @@ use crate::edge::policy_dir::PolicyDir;
 use crate::edge::{clock, metrics};
 
 mod load;
-mod shed;
 
 pub use load::{Load, LoadLimits};
-pub use shed::Turned;
 
 /// Everything that a review needs: policies, evidence, ledger. Cheap to clone.
 #[derive(Clone)]
@@ -45,8 +43,6 @@ pub struct Gate {
     pub limits: Limits,
     /// How much is under way, and may be.
     pub load: Arc<Load>,
-    /// Reviews for which there was no room.
-    pub turned: Turned,
     /// Judge and record everything, and deny nothing.
     pub observe: bool,
 }
@@ -145,21 +141,31 @@ impl Gate {
     ) -> Bytes {
         let verdict = self.settled(verdict);
         let input = ReviewInput { request, images, verdict: &verdict, fault: None, stages: &stages.0 };
-        // A denial is on disk before it is answered; anything that is allowed joins the next group.
-        let wait = if matches!(verdict, Verdict::Deny(_)) { Wait::Saved } else { Wait::Queued };
+        // A denial is on disk before it is answered; what is allowed joins the next group, but for an override, which is
+        // nothing unless it is on disk (BG-09).
+        let wait = match verdict {
+            Verdict::Deny(_) => Wait::Saved,
+            Verdict::Override(_) => Wait::OrNothing,
+            Verdict::Admit(_) | Verdict::WouldDeny(_) | Verdict::NoImages => Wait::Queued,
+        };
         let recorded = self.ledger.append(Event::Review(ReviewRecord::new(input)), wait, deadline).await;
         let mark = match &recorded {
             Appended::Saved(name) | Appended::Queued(name) => RecordMark::Saved(name.to_string()),
+            Appended::Repeat(of) => RecordMark::RepeatOf(of.to_string()),
             Appended::Pending => RecordMark::Pending,
             Appended::Unavailable(_) | Appended::Off => RecordMark::None,
         };
-        let verdict = match recorded {
-            Appended::Unavailable(why) => self.settled(decide::unrecorded(verdict, &why)),
-            Appended::Pending if !matches!(verdict, Verdict::Deny(_)) => {
-                self.settled(decide::unrecorded(verdict, "the record is not on disk"))
-            }
-            Appended::Saved(_) | Appended::Queued(_) | Appended::Pending | Appended::Off => verdict,
+        let Some(why) = lacks_record(recorded, &verdict) else {
+            metrics::review(&verdict, request, &stages.0);
+            return self.render(&request.uid, &verdict, mark);
         };
+        let was_override = matches!(verdict, Verdict::Override(_));
+        let verdict = self.settled(decide::unrecorded(verdict, &why));
+        if was_override {
+            // Else the ledger would hold nothing of the attempt, or later an override that was denied.
+            let input = ReviewInput { request, images, verdict: &verdict, fault: None, stages: &stages.0 };
+            self.ledger.append(Event::Review(ReviewRecord::new(input)), Wait::Queued, deadline).await;
+        }
         metrics::review(&verdict, request, &stages.0);
         self.render(&request.uid, &verdict, mark)
     }
@@ -169,7 +175,7 @@ impl Gate {
         let verdict = self.settled(decide::shed());
         ::metrics::counter!(metrics::OVERLOADED_TOTAL).increment(1);
         metrics::review(&verdict, request, &[]);
-        self.turned.add(&request.uid);
+        self.ledger.shed(&request.uid);
         Reply::Unjudged(self.render(&request.uid, &verdict, RecordMark::None))
     }
 
@@ -180,6 +186,22 @@ impl Gate {
     fn render(&self, uid: &str, verdict: &Verdict, record: RecordMark) -> Bytes {
         let reply = admission::Reply { uid, verdict, record };
         Bytes::from(if self.observe { admission::encode_observed(&reply) } else { admission::encode(&reply) })
+    }
+}
+
+/// Why a verdict cannot stand with what became of its record; `None` where it can. A denial stands in any case but for one
+/// that is recorded nowhere, and then it says so.
+fn lacks_record(recorded: Appended, verdict: &Verdict) -> Option<String> {
+    match (recorded, verdict) {
+        (Appended::Unavailable(why), _) => Some(why),
+        (Appended::Queued(_) | Appended::Repeat(_) | Appended::Pending | Appended::Off, Verdict::Override(_)) => {
+            Some("an override must be on disk, and its record is not".to_owned())
+        }
+        (Appended::Repeat(_) | Appended::Pending, Verdict::Admit(_) | Verdict::WouldDeny(_) | Verdict::NoImages) => {
+            Some("the record is not on disk".to_owned())
+        }
+        (Appended::Saved(_) | Appended::Queued(_) | Appended::Off, _)
+        | (Appended::Repeat(_) | Appended::Pending, Verdict::Deny(_)) => None,
     }
 }
 
@@ -240,4 +262,37 @@ async fn judge_where<P>(
 fn time_for_evidence(deadline: Instant) -> Instant {
     let left = deadline.saturating_duration_since(Instant::now());
     deadline - (left / 4).min(Duration::from_millis(250))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::code::Code;
+    use crate::decision::verdict::for_tests::{admit, denial, deny, overridden};
+
+    #[test]
+    fn bg_09_x_121_x_127_no_durable_record_no_override() {
+        let refused = || vec![denial(Code::Unsigned, None, "", "")];
+        let verdict = |word: &str| match word {
+            "override" => overridden(refused(), Vec::new(), Vec::new()),
+            "deny" => deny(refused(), Vec::new(), 1),
+            _ => admit(Vec::new(), Vec::new(), Vec::new()),
+        };
+        let name = "kqzt-1-0000000000000000".parse().expect("a record's name");
+        for (what, recorded, denied) in [
+            ("on disk", Appended::Saved(name), [false, false, false]),
+            ("queued", Appended::Queued(name), [true, false, false]),
+            ("late", Appended::Pending, [true, true, false]),
+            ("nowhere", Appended::Unavailable("disk full".to_owned()), [true, true, true]),
+            ("off", Appended::Off, [true, false, false]),
+        ] {
+            for (word, denied) in ["override", "admit", "deny"].into_iter().zip(denied) {
+                let lacks = lacks_record(recorded.clone(), &verdict(word));
+                assert_eq!(lacks.is_some(), denied, "{word}, {what}");
+            }
+        }
+        // What was waived denies again.
+        let verdict = decide::unrecorded(verdict("override"), "disk full");
+        assert_eq!((verdict.word(), verdict.codes()), ("deny", vec![Code::AuditUnavailable, Code::Unsigned]));
+    }
 }

@@ -22,7 +22,7 @@ use crate::edge::metrics;
 use crate::edge::policy_dir::{Change, ChangeKind, Loaded, PolicyDir};
 use crate::edge::registry::Registry;
 use crate::edge::tls::{self, CertFiles, ClientCheck, ServingCert, Watched};
-use crate::gate::{Gate, Load, LoadLimits, Turned};
+use crate::gate::{Gate, Load, LoadLimits};
 
 /// How often finished samples are folded into the histograms.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -94,7 +94,6 @@ impl Server {
                 waiting: config.waiting.value,
                 told_apart: registered != Registered::ByNobody,
             }),
-            turned: Turned::new(ledger.clone()),
             observe: config.observe.value,
         };
         ::metrics::gauge!(metrics::OBSERVE).set(if gate.observe { 1.0 } else { 0.0 });
@@ -148,9 +147,8 @@ impl Server {
 
     /// Serves until `stop`, drains, and seals the ledger.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> anyhow::Result<Drained> {
-        let (ledger, turned) = (self.gate.ledger.clone(), self.gate.turned.clone());
+        let ledger = self.gate.ledger.clone();
         let drained = http::serve(self.listeners, Arc::new(self.gate), self.readiness, self.metrics, stop).await;
-        turned.write().await;
         ledger.seal(Instant::now() + SEALING).await?;
         Ok(drained)
     }
@@ -283,16 +281,15 @@ fn tell(loaded: &Loaded) {
 }
 
 fn changes(loaded: &Loaded) -> Vec<PolicyChange> {
-    let error = |name: &str| loaded.problems.iter().find(|p| p.to_string().contains(name)).map(ToString::to_string);
-    let change = |Change { name, what, hash, .. }: &Change| match what {
-        ChangeKind::Added | ChangeKind::Changed => {
-            PolicyChange { name: name.clone(), from: None, to: *hash, error: None }
-        }
-        ChangeKind::Removed => PolicyChange { name: name.clone(), from: *hash, to: None, error: None },
-        ChangeKind::Broken => {
-            let error = error(name).or_else(|| loaded.problems.first().map(ToString::to_string));
-            PolicyChange { name: name.clone(), from: *hash, to: None, error }
-        }
+    let error = |name: &str| {
+        let texts = loaded.problems.iter().map(ToString::to_string);
+        texts.clone().find(|text| text.contains(name)).or_else(|| texts.clone().next())
+    };
+    let change = |Change { name, what, before, serves, .. }: &Change| PolicyChange {
+        name: name.clone(),
+        from: *before,
+        to: *serves,
+        error: if *what == ChangeKind::Broken { error(name) } else { None },
     };
     loaded.changes.iter().map(change).collect()
 }
@@ -306,7 +303,7 @@ async fn record(changes: Vec<PolicyChange>, ledger: Ledger) {
 
 async fn append(event: Event, ledger: &Ledger) {
     match ledger.append(event, Wait::Queued, Instant::now() + UNHURRIED).await {
-        Appended::Saved(_) | Appended::Queued(_) | Appended::Off => {}
+        Appended::Saved(_) | Appended::Queued(_) | Appended::Repeat(_) | Appended::Off => {}
         Appended::Pending => tracing::error!("a change is not on disk yet"),
         Appended::Unavailable(why) => tracing::error!(why, "a change could not be recorded"),
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{PolicyChange, Shed, Started};
+use super::{PolicyChange, Started};
 use crate::decision::reference::Digest;
 
 /// The longest record in bytes, as a line with its hashes and its name.
@@ -86,31 +86,6 @@ impl Omitted {
     pub(super) const fn unhashed(count: usize) -> Self {
         Self { count, sha256: super::NO_RECORD }
     }
-}
-
-/// SHA-256 of a hash and a text.
-pub(super) fn chained(before: Digest, text: &str) -> Digest {
-    let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    hash.update(before.as_bytes());
-    hash.update(text.as_bytes());
-    digest(&hash.finish())
-}
-
-#[derive(Serialize)]
-struct ShedShape<'a> {
-    r#type: &'static str,
-    count: u64,
-    uids: Vec<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rest: Option<Digest>,
-}
-
-/// The bytes that a uid may take there: an API server's have 36, and 256 of these fit into a record.
-const UID: usize = 54;
-
-pub(super) fn shed(shed: &Shed) -> String {
-    let uids = shed.uids.iter().take(Shed::NAMED).map(|uid| shorten(uid, UID)).collect();
-    canonical(&ShedShape { r#type: "shed", count: shed.count, uids, rest: shed.rest })
 }
 
 #[derive(Serialize)]

@@ -9,7 +9,6 @@ use std::time::Duration;
 use crate::decision::reference::Host;
 use crate::edge::telling::LogFormat;
 
-mod node;
 mod print;
 mod problem;
 mod reader;

@@ -1,3 +1,5 @@
+//! What the settings, as they are read from all their sources, must be.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,3 +1,5 @@
+//! The way in, from a socket to a reviewer that echoes.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

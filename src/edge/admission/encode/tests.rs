@@ -10,10 +10,11 @@ use super::*;
 use crate::decision::decide;
 use crate::decision::evidence::Origin;
 use crate::decision::policy::{Mode, PolicyStamp};
+use crate::decision::printable::printable;
 use crate::decision::reference::Digest;
 use crate::decision::review::{Fault, Holder, Place};
-use crate::decision::verdict::for_tests::{admit, denial, deny, softened, would_deny};
-use crate::decision::verdict::{Denial, Ground, Softened};
+use crate::decision::verdict::for_tests::{admit, denial, deny, overridden, softened, would_deny};
+use crate::decision::verdict::{Denial, Ground, OverrideRequest, Softened};
 
 const UID: &str = "6d1f0c3a-52be-4e0b-9a57-0c8a4e1b7f20";
 const RECORD: &str = "kqzt-184467-9f3c2a7e11d0c4aa";
@@ -89,6 +90,46 @@ fn c_20_c_22_golden_denial() {
 }
 
 #[test]
+fn bg_10_c_26_an_override_says_who_answers_for_it() {
+    let request = |container: Option<&str>, user: &str| OverrideRequest {
+        user: user.to_owned(),
+        ticket: "INC-42".to_owned(),
+        reason: "database is down".to_owned(),
+        container: container.map(str::to_owned),
+        policies: vec![stamp("payments")],
+    };
+    let unsigned = || denial(Code::Unsigned, Some((container(0, "api"), "r.example/api")), "", "");
+    let soft =
+        softened(denial(Code::WrongSigner, Some((container(0, "api"), "r.example/api")), "", ""), Mode::Warn, None);
+    let verdict = overridden(vec![unsigned(), soft], vec![request(None, "alice@acme.com")], vec![stamp("payments")]);
+    let hash = "41".repeat(32);
+    let place = RECORD.rsplit_once('-').expect("a record's name").0;
+    assert_eq!(
+        saved(&verdict)["response"],
+        json!({"uid": UID, "allowed": true,
+        "warnings": [
+            format!("provost: override by alice@acme.com (INC-42), this request only, will be reviewed: {place}"),
+            "provost: unsigned (overridden): spec.containers[0] (api) r.example/api",
+            "provost: wrong-signer (not enforced): spec.containers[0] (api) r.example/api"],
+        "auditAnnotations": {"verdict": "override", "codes": "wrong-signer", "overridden": "unsigned",
+            "policy": format!("payments@sha256:{hash}"), "record": RECORD}})
+    );
+    // Many of them, and names that are not ours.
+    let hostile = "a\n\u{1b}[31m\u{202e}".repeat(20);
+    let many = (0..20).map(|_| request(Some(&hostile), &hostile)).collect();
+    let denials = (0..20).map(|at| denial(Code::Unsigned, Some((container(at, "a"), "r/a")), "", "")).collect();
+    let reply = saved(&overridden(denials, many, vec![]));
+    let warnings = warnings(&reply);
+    assert_eq!(warnings.len(), MAX_WARNINGS);
+    assert!(
+        warnings.iter().all(|w| w.chars().count() <= MAX_WARNING && !w.chars().any(char::is_control)),
+        "{warnings:?}"
+    );
+    assert_eq!(warnings[2], "provost: and 18 more overrides");
+    assert!(warnings[7].starts_with("provost: and 16 more"), "{warnings:?}");
+}
+
+#[test]
 fn c_22_c_26_golden_admissions() {
     let hash = "41".repeat(32);
     let response = |annotations: Value| json!({"uid": UID, "allowed": true, "auditAnnotations": annotations});
@@ -111,6 +152,12 @@ fn c_22_c_26_golden_admissions() {
             Verdict::NoImages,
             RecordMark::Saved(RECORD.to_owned()),
             json!({"verdict": "no-images", "record": RECORD}),
+        ),
+        (
+            "repeat",
+            deny(vec![denial(Code::NoPolicy, None, "", "")], vec![], 1),
+            RecordMark::RepeatOf(RECORD.to_owned()),
+            json!({"verdict": "deny", "codes": "no-policy", "record": format!("repeat of {RECORD}")}),
         ),
         ("no record", Verdict::NoImages, RecordMark::None, json!({"verdict": "no-images"})),
     ] {
@@ -463,7 +510,7 @@ proptest! {
             prop_assert!(!message.is_empty() && message.len() < 1536);
             let record = if pending { "record: pending".to_owned() } else { format!("record {RECORD}") };
             prop_assert!(message.ends_with(&record), "{}", message);
-            prop_assert_eq!(message, super::super::printable(message));
+            prop_assert_eq!(message, printable(message));
             prop_assert!((400..=500).contains(&status["code"].as_u64().expect("code")));
         }
         let warnings = warnings(&value);
@@ -471,13 +518,13 @@ proptest! {
         for warning in warnings {
             prop_assert!(warning.chars().count() <= MAX_WARNING);
             prop_assert!(warning.starts_with("provost: "));
-            prop_assert_eq!(warning, super::super::printable(warning));
+            prop_assert_eq!(warning, printable(warning));
         }
         for (key, text) in response["auditAnnotations"].as_object().expect("annotations") {
             prop_assert!(key.len() <= 63 && key.bytes().all(|b| b.is_ascii_alphanumeric()));
             let text = text.as_str().expect("text");
             prop_assert!(!text.is_empty() && text.len() <= MAX_ANNOTATION);
-            prop_assert_eq!(text, super::super::printable(text));
+            prop_assert_eq!(text, printable(text));
         }
     }
 }
