@@ -33,8 +33,8 @@ fn tests_below(folder: &Path, tests: &mut BTreeMap<String, usize>) {
         } else if path.extension().is_some_and(|ending| ending == "rs") {
             let text = fs::read_to_string(&path).expect("text");
             for line in text.lines().map(str::trim) {
-                let Some(at) = line.find("fn x_") else { continue };
-                let name = line[at + 3..].split('(').next().unwrap_or_default();
+                let Some((_, name)) = line.split_once("fn ") else { continue };
+                let name = name.split('(').next().unwrap_or_default();
                 ids_in(name).into_iter().for_each(|id| *tests.entry(id).or_default() += 1);
             }
         }

@@ -13,7 +13,7 @@ use super::render;
 use crate::decision::decide;
 use crate::decision::name::Namespace;
 use crate::decision::verdict::Verdict;
-use crate::edge::admission::printable;
+use crate::decision::printable::printable;
 use crate::edge::manifests::{self, Input, Workload};
 use crate::edge::report::{self, Report};
 use crate::gate;

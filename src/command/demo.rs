@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::render;
+use super::{audit, render};
 use super::serve::Signals;
 use super::server::Server;
 use crate::decision::chain::verify_chain;
@@ -349,14 +349,7 @@ impl Caller {
 
 fn show_ledger(file: &Path) -> anyhow::Result<()> {
     println!("The ledger, as `provost audit query` reads it (every denial was on disk before it was answered):\n");
-    for record in Reader::open(file)?.tail(100)? {
-        let body: Value = serde_json::from_str(&record.body)?;
-        if let Some(verdict) = body["event"]["verdict"].as_str() {
-            let codes: Vec<&str> =
-                body["event"]["codes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            println!("  {}  {verdict:<6} {}", record.name, codes.join(","));
-        }
-    }
+    audit::table(&Reader::open(file)?.tail(100)?, &mut anstream::stdout())?;
     println!();
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::engine::{print, registry, resolve};
 use crate::decision::name::Namespace;
 use crate::decision::reference::{Digest, ImageRef, Repository, Tag};
 use crate::decision::review::{Review, Subject};
-use crate::edge::admission::printable;
+use crate::decision::printable::printable;
 use crate::edge::config::Config;
 use crate::edge::manifests::{self, Input, Manifest, Pin, Position, Spot, Workload};
 use crate::edge::registry::Registry;

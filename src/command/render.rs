@@ -9,9 +9,9 @@ use anstyle::{AnsiColor, Style};
 use crate::decision::code::Code;
 use crate::decision::evidence::Identity;
 use crate::decision::policy::Mode;
+use crate::decision::printable::printable;
 use crate::decision::review::ReviewedImage;
 use crate::decision::verdict::{Denial, Ground, OverrideRequest, Permission, Proof, Verdict};
-use crate::edge::admission::printable;
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -212,6 +212,7 @@ const fn check_of(code: Code) -> Check {
         | Code::GrantNotWaivable
         | Code::GrantInsufficient
         | Code::AuditUnavailable
+        | Code::Overloaded
         | Code::InternalError => Check::Evidence,
     }
 }

@@ -10,10 +10,10 @@ use super::engine::{self, Engine, could_not_tell};
 use super::render;
 use crate::decision::name::Namespace;
 use crate::decision::policy::{Governing, PolicySet};
+use crate::decision::printable::printable;
 use crate::decision::reference::{ImageRef, Tag};
 use crate::decision::review::{Holder, OverrideAsked, Place, Request, Review, ReviewedImage, Subject};
 use crate::decision::verdict::Verdict;
-use crate::edge::admission::printable;
 use crate::edge::registry::Registry;
 use crate::gate;
 

@@ -67,6 +67,7 @@ pub const fn waivable(code: Code) -> Option<Waivable> {
         | Code::GrantNotWaivable
         | Code::GrantInsufficient
         | Code::AuditUnavailable
+        | Code::Overloaded
         | Code::InternalError => None,
     }
 }

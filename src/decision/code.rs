@@ -173,6 +173,9 @@ codes! {
     AuditUnavailable = "audit-unavailable", Ours,
         "ask the administrator to free or mend the ledger's storage",
         "The ledger cannot store a record, and what cannot be recorded is not done.";
+    Overloaded = "overloaded", Ours,
+        "try again in a second",
+        "Provost is at capacity and judged nothing: more reviews at once than it computes, more that wait for evidence, or too many bytes. Clients try again by themselves.";
     InternalError = "internal-error", Ours,
         "our fault: report it with the record id",
         "Provost failed in a way that it did not foresee, and denied.";
@@ -191,6 +194,7 @@ impl Code {
         match self {
             Self::MalformedReview | Self::UnsupportedKind => 400,
             Self::ReviewTooLarge => 413,
+            Self::Overloaded => 429,
             Self::InternalError | Self::AuditUnavailable => 500,
             Self::NotDigestPinned
             | Self::MalformedReference
@@ -245,6 +249,7 @@ impl Code {
             | Self::GrantNotWaivable
             | Self::GrantInsufficient
             | Self::AuditUnavailable
+            | Self::Overloaded
             | Self::InternalError => false,
             Self::NotDigestPinned
             | Self::MalformedReference

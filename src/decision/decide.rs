@@ -83,6 +83,29 @@ pub fn refuse(fault: &Fault) -> Verdict {
     Verdict::Deny(Denied { denials: vec![denial], policies: Vec::new(), images: 0 })
 }
 
+/// The verdict on a review for which there is no room: a denial that judged nothing (C-03).
+#[must_use]
+pub fn shed() -> Verdict {
+    refuse(&no_room())
+}
+
+/// Why a review is not judged for which there is no room.
+#[must_use]
+pub fn no_room() -> Fault {
+    Fault::new(Code::Overloaded, "Provost is at capacity and judged nothing")
+}
+
+/// What becomes of a verdict where the operator only observes: a denial of any kind is recorded and not enforced.
+#[must_use]
+pub fn observed(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Deny(Denied { denials, policies, images: _ }) => {
+            Verdict::WouldDeny(WouldDeny { denials, policies, notes: Vec::new(), because: Softened::Observe })
+        }
+        Verdict::Admit(_) | Verdict::Override(_) | Verdict::WouldDeny(_) | Verdict::NoImages => verdict,
+    }
+}
+
 /// The verdict on a review whose record cannot be kept: a denial, whatever it was before.
 #[must_use]
 pub fn unrecorded(verdict: Verdict, why: &str) -> Verdict {
@@ -90,9 +113,10 @@ pub fn unrecorded(verdict: Verdict, why: &str) -> Verdict {
     let images = verdict.images_reviewed();
     let mut denials = vec![Denial::of_review(Code::AuditUnavailable, "a durable record", why.to_owned())];
     match verdict {
-        Verdict::Deny(denied) => denials.extend(denied.denials),
+        Verdict::Deny(Denied { denials: earlier, .. })
+        | Verdict::WouldDeny(WouldDeny { denials: earlier, because: Softened::Observe, .. })
         // Not waived after all.
-        Verdict::Override(overridden) => denials.extend(overridden.denials),
+        | Verdict::Override(Overridden { denials: earlier, .. }) => denials.extend(earlier),
         Verdict::Admit(_) | Verdict::WouldDeny(_) | Verdict::NoImages => {}
     }
     Verdict::Deny(Denied { denials, policies, images })
@@ -516,6 +540,7 @@ const fn nearness(code: Code) -> u8 {
         | Code::GrantNotWaivable
         | Code::GrantInsufficient
         | Code::AuditUnavailable
+        | Code::Overloaded
         | Code::InternalError => 1,
     }
 }

@@ -11,6 +11,7 @@ pub mod name;
 pub mod pattern;
 pub mod plan;
 pub mod policy;
+pub mod printable;
 pub mod record;
 pub mod reference;
 pub mod review;

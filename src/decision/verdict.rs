@@ -104,6 +104,8 @@ pub enum Softened {
     Audit,
     /// The mirror of a static pod: it runs already, refusing it would only hide it (C-46).
     MirrorPod,
+    /// `provost serve --observe` denies nothing, faults included.
+    Observe,
 }
 
 /// Notes on what was allowed, never on a denial.

@@ -63,6 +63,8 @@ metrics! {
         "Records that are not on disk yet";
     LEDGER_BYTES = gauge "provost_ledger_bytes", metrics::Unit::Bytes,
         "Size of the ledger's file";
+    LEDGER_SPACE_USED_RATIO = gauge "provost_ledger_space_used_ratio", metrics::Unit::Count,
+        "Share of the ledger's file system that is used, 0 to 1; from 0.8 on somebody should make room";
     POLICY_INFO = gauge "provost_policy_info", metrics::Unit::Count,
         "Policies in force, by source";
     POLICY_LOAD_FAILURES_TOTAL = counter "provost_policy_load_failures_total", metrics::Unit::Count,
@@ -77,6 +79,12 @@ metrics! {
         "Connections of the review path";
     IN_FLIGHT = gauge "provost_in_flight", metrics::Unit::Count,
         "Reviews being read, judged or answered";
+    OVERLOADED_TOTAL = counter "provost_overloaded_total", metrics::Unit::Count,
+        "Reviews turned away unjudged because there was no room for them";
+    CALLERS_UNKNOWN_TOTAL = counter "provost_callers_unknown_total", metrics::Unit::Count,
+        "Reviews from callers with neither a client certificate nor a token that is known";
+    OBSERVE = gauge "provost_observe", metrics::Unit::Count,
+        "1 where nothing is denied because the operator only observes";
     HTTP_REFUSED_TOTAL = counter "provost_http_refused_total", metrics::Unit::Count,
         "Requests and connections refused outside of the review protocol, by outcome";
     TLS_FAILURES_TOTAL = counter "provost_tls_failures_total", metrics::Unit::Count,

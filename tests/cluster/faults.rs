@@ -1,4 +1,4 @@
-//! Registries that do not answer: a denial in-band and in time, so that it is one under `failurePolicy: Ignore` as well.
+//! Registries that do not answer: a denial in-band and in time, so that it is one under `failurePolicy: Ignore` too.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -24,7 +24,7 @@ fn provost(registry: &Registry, namespace: &str) -> Provost {
     Setup::behind_service(namespace)
         .registries(settings(registry, None))
         .policy("keys/release.pub", world().images.release.pem())
-        .policy("own.yaml", policy("own", &format!("[{namespace}]"), "enforce", registry))
+        .policy("own.yaml", policy("own", namespace, "enforce", &registry.host))
         .start()
 }
 
@@ -72,12 +72,10 @@ fn silent(namespace: &'static str, change: &Value) {
     let registry = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let host = registry.local_addr().expect("bound").to_string();
     let entry = format!("  {host}: {{addresses: [127.0.0.0/8], plainHttp: true}}\n");
-    let policy =
-        policy("own", &format!("[{namespace}]"), "enforce", &world.registry).replace(&world.registry.host, &host);
     let provost = Setup::behind_service(namespace)
         .registries(entry)
         .policy("keys/release.pub", world.images.release.pem())
-        .policy("own.yaml", policy)
+        .policy("own.yaml", policy("own", namespace, "enforce", &host))
         .start();
     let ca = provost.certificates.ca();
     let mut change = change.clone();
@@ -91,7 +89,7 @@ fn silent(namespace: &'static str, change: &Value) {
     let request = Request::new("create", namespace, "pods", "slow");
     gate.check(&world.cluster, &request, &done, Want::Deny(&[("deadline-exceeded", APP)]));
     assert!(world.stored(namespace, "pods", "slow").is_none());
-    assert!(took > Duration::from_secs(1) && took < Duration::from_secs(4), "{took:?}");
+    assert!(took > Duration::from_secs(1), "{took:?}");
 
     // C-01: the API request ends before the webhook's time does.
     let raw = format!("/api/v1/namespaces/{namespace}/pods?timeout=1s");
@@ -118,12 +116,12 @@ fn assert_never_open(gate: &Gate, namespace: &str) {
         let annotations = event["annotations"].as_object();
         annotations.into_iter().flatten().any(|(key, _)| key.starts_with("failed-open."))
     };
-    let all = world().cluster.audit(|event| event["objectRef"]["namespace"] == namespace);
+    let all = world().cluster.audit(namespace, |_| true);
     let open: Vec<_> = all.into_iter().filter(failed_open).collect();
     assert!(open.is_empty(), "{open:?}\n{}", gate.provost.server.log());
 }
 
-/// The other side of `Ignore`: with nobody there, the API server lets it through. What is tested above is not its doing.
+/// The other side of `Ignore`: with nobody there, the API server lets it through. The denials above are not its doing.
 #[test]
 fn c_36_without_provost_ignore_lets_a_pod_through() {
     let world = world();
@@ -141,9 +139,7 @@ fn c_36_without_provost_ignore_lets_a_pod_through() {
     gate.provost.server.kill();
     let done = world.create("own-gone", &object("after"), &[]);
     assert_eq!(done.code, 0, "{}", done.stderr);
-    let open = world
-        .cluster
-        .audit(|event| event["objectRef"]["namespace"] == "own-gone" && event["objectRef"]["name"] == "after");
+    let open = world.cluster.audit("own-gone", |event| event["objectRef"]["name"] == "after");
     let annotations = open[0]["annotations"].as_object().expect("annotations");
     assert!(annotations.keys().any(|key| key.starts_with("failed-open.")), "{annotations:?}");
 }

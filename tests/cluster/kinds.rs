@@ -1,4 +1,5 @@
-//! Each kind of the registration, created by kubectl: with a signed image, and with an unsigned one in each of its lists.
+//! Each kind of the registration, created by kubectl: with signed images, and with an unsigned one in each of its
+//! lists.
 
 use serde_json::{Value, json};
 
@@ -8,13 +9,14 @@ use super::world::{Request, Want, world};
 /// A pod spec in which the signed image stands in every list but one place, which holds `image`.
 fn everywhere(signed: &str, place: &str, image: &str) -> Value {
     let at = |here: &str| if here == place { image } else { signed };
+    let model = json!({"name": "model", "image": {"reference": at("volumes[1].image")}});
     json!({
         "initContainers": [
             container("init", at("initContainers[0]")),
             {"name": "sidecar", "image": at("initContainers[1]"), "restartPolicy": "Always"},
         ],
         "containers": [container("app", at("containers[0]")), container("other", at("containers[1]"))],
-        "volumes": [{"name": "scratch", "emptyDir": {}}, {"name": "model", "image": {"reference": at("volumes[1].image")}}],
+        "volumes": [{"name": "scratch", "emptyDir": {}}, model],
     })
 }
 

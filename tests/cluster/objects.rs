@@ -16,6 +16,11 @@ pub(crate) fn pod(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": spec})
 }
 
+/// An owner reference to a controller of the group `apps`.
+pub(crate) fn owner(kind: &str, name: &str, uid: &Value) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": true})
+}
+
 /// A kind that is reviewed: what kubectl calls it, and where its pod spec stands.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kind {
@@ -92,7 +97,9 @@ pub(crate) fn deployment(name: &str, spec: &Value) -> Value {
 }
 
 fn workload(version: &str, kind: &str, name: &str, spec: Value) -> Value {
-    json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec})
+    let mut object = json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}});
+    object["spec"] = spec;
+    object
 }
 
 fn selected(name: &str, spec: &Value) -> Value {

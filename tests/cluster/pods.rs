@@ -1,10 +1,13 @@
 //! Pods and debug containers: each reason to refuse, by its own code, beside its twin that is admitted.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use super::objects::{container, pod, spec};
+use super::objects::{container, owner, pod, spec};
 use super::support::cluster::User;
 use super::support::process::Done;
+use super::support::wait;
 use super::world::{Request, Want, World, world};
 
 const APP: &str = "spec.containers[0]";
@@ -99,10 +102,13 @@ fn c_28_a_pod_that_has_no_name_yet() {
         let done = world.create(&namespace, &object, &[]);
         // The API server makes the name before it asks; the audit log shows it where the pod was made.
         let made = done.stdout.strip_prefix("pod/").and_then(|rest| rest.split(' ').next()).unwrap_or(prefix);
-        let records = world.gate.provost.records(&["--namespace", &namespace]);
-        let of_it =
-            records.iter().filter(|record| record["event"]["name"].as_str().is_some_and(|n| n.starts_with(prefix)));
-        assert_eq!(of_it.count(), 1, "{records:?}");
+        // An admission is written down a moment after it is answered.
+        let records = wait::until("the record", Duration::from_secs(10), || {
+            let mut records = world.gate.provost.records(&["--namespace", &namespace]);
+            records.retain(|record| record["event"]["name"].as_str().is_some_and(|name| name.starts_with(prefix)));
+            (!records.is_empty()).then_some(records)
+        });
+        assert_eq!(records.len(), 1, "{records:?}");
         match want {
             Want::Admit => assert!(world.stored(&namespace, "pods", made).is_some(), "{}", done.stderr),
             Want::Deny(_) | Want::WouldDeny(_) => assert!(done.stderr.contains("unsigned"), "{}", done.stderr),
@@ -130,9 +136,7 @@ fn x_010_x_011_owners_and_claims_of_verification_allow_nothing() {
     let world = world();
     let namespace = world.namespace("apps-claims");
     let images = &world.images;
-    let owner = json!([{
-        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "signed", "uid": "6d1f0c3a-52be-4e0b-9a57-0c8a4e1b7f20", "controller": true,
-    }]);
+    let owner = json!([owner("ReplicaSet", "signed", &json!("6d1f0c3a-52be-4e0b-9a57-0c8a4e1b7f20"))]);
     let claims = json!({"provost.dev/verified": "true", "kubernetes.io/config.source": "file"});
     for (name, image, want) in [
         ("good", images.signed.pinned(), Want::Admit),

@@ -100,6 +100,47 @@ fn c_26_audit_annotations_on_allow_and_deny() {
 }
 
 #[test]
+fn c_24_two_webhooks_refuse_at_once_and_both_are_on_record() {
+    let world = world();
+    let namespace = world.namespace("apps-two-hooks");
+    world.second_hook(&namespace, "second.provost.dev");
+    let done = world.create(&namespace, &pod("bad", &spec(&world.images.unsigned.pinned())), &[]);
+    // One of the two errors reaches the user; equal warnings are shown once.
+    assert_eq!(done.stderr.matches("denied the request: ").count(), 1, "{}", done.stderr);
+    assert_eq!(warnings(&done.stderr).len(), 1, "{}", done.stderr);
+    let events = world.cluster.audit(&namespace, |event| event["objectRef"]["name"] == "bad");
+    let records = ["images.provost.dev", "second.provost.dev"].map(|hook| {
+        let said =
+            |key: &str| events[0]["annotations"][format!("{hook}/{key}")].as_str().unwrap_or_default().to_owned();
+        assert_eq!((said("verdict"), said("codes")), ("deny".to_owned(), "unsigned".to_owned()), "{hook}: {events:?}");
+        world.gate.provost.record(&said("record"))
+    });
+    assert_ne!(records[0]["record"], records[1]["record"], "each call is a decision of its own");
+}
+
+/// The names of records in the API server's audit log pin the ledger from outside.
+#[test]
+fn the_audit_log_and_the_ledger_hold_each_other() {
+    let world = world();
+    let namespace = world.namespace("apps-anchored");
+    let mut names = Vec::new();
+    for (name, image, want) in [
+        ("good", world.images.signed.pinned(), Want::Admit),
+        ("bad", world.images.unsigned.pinned(), Want::Deny(&[("unsigned", APP)])),
+    ] {
+        let done = world.create(&namespace, &pod(name, &spec(&image)), &[]);
+        let seen = world.check(&Request::new("create", &namespace, "pods", name), &done, want);
+        names.push(seen.audit["annotations"]["images.provost.dev/record"].as_str().unwrap_or_default().to_owned());
+    }
+    let (holds, told) = world.gate.provost.verify_ledger(&names);
+    assert!(holds, "{told}");
+    let (place, hash) = names[0].rsplit_once('-').expect("chain, number and hash");
+    let turned: String = hash.chars().map(|digit| if digit == '0' { '1' } else { '0' }).collect();
+    let (holds, told) = world.gate.provost.verify_ledger(&[format!("{place}-{turned}")]);
+    assert!(!holds && told.contains(place), "{told}");
+}
+
+#[test]
 fn the_ledger_answers_for_namespace_user_code_and_verdict() {
     let world = world();
     let namespace = world.namespace("apps-asked");
@@ -135,6 +176,6 @@ fn the_ledger_answers_for_namespace_user_code_and_verdict() {
         names.sort_unstable();
         assert_eq!(names, wanted, "{filter:?}");
     }
-    let (holds, told) = world.gate.provost.verify_ledger();
+    let (holds, told) = world.gate.provost.verify_ledger(&[]);
     assert!(holds, "{told}");
 }

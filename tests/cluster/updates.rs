@@ -1,9 +1,9 @@
-//! Changes of objects that are there, some of them older than the gate: what starts nothing new stays possible, and every
-//! other change is judged.
+//! Changes of objects that are there, some of them older than the gate: what starts nothing new stays possible, and
+//! every other change is judged.
 
 use serde_json::{Value, json};
 
-use super::objects::{deployment, pod, spec};
+use super::objects::{deployment, owner, pod, spec};
 use super::support::cluster::User;
 use super::support::process::Done;
 use super::world::{OLD, OLD_UNGOVERNED, Request, Seen, Want, world};
@@ -177,10 +177,8 @@ fn x_007_a_deployment_that_is_scaled_up_is_judged_at_its_pods() {
     world.cluster.kubectl(User::Developer).args(scale).must();
     // The pod that its controller then makes.
     let mut object = pod("annotated-1", &spec(&world.images.unsigned.pinned()));
-    let owner = world.stored(OLD, "deployments", "annotated").expect("older than the gate");
-    object["metadata"]["ownerReferences"] = json!([{
-        "apiVersion": "apps/v1", "kind": "Deployment", "name": "annotated", "uid": owner["metadata"]["uid"], "controller": true,
-    }]);
+    let made_by = world.stored(OLD, "deployments", "annotated").expect("older than the gate");
+    object["metadata"]["ownerReferences"] = json!([owner("Deployment", "annotated", &made_by["metadata"]["uid"])]);
     let done = world.create(OLD, &object, &[]);
     world.check(&Request::new("create", OLD, "pods", "annotated-1"), &done, Want::Deny(&[("unsigned", APP)]));
 }

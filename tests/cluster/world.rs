@@ -84,9 +84,9 @@ impl World {
         let provost = Setup::behind_service("provost")
             .registries(settings(&registry, None))
             .policy("keys/release.pub", images.release.pem())
-            .policy("apps.yaml", policy("apps", "[apps, apps-*]", "enforce", &registry))
-            .policy("warned.yaml", policy("warned", "[warned-*]", "warn", &registry))
-            .policy("audited.yaml", policy("audited", "[audited-*]", "audit", &registry))
+            .policy("apps.yaml", policy("apps", "apps-*", "enforce", &registry.host))
+            .policy("warned.yaml", policy("warned", "warned-*", "warn", &registry.host))
+            .policy("audited.yaml", policy("audited", "audited-*", "audit", &registry.host))
             .policy("withdrawn.yaml", deny_list(&images.withdrawn))
             .start();
         let cluster = cluster.join().expect("the cluster starts");
@@ -95,9 +95,10 @@ impl World {
         let selector = json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": excluded});
         let gate = Gate { provost, hook: "images.provost.dev".to_owned() };
         let service = service(&gate.provost, "provost");
-        let configuration = registration("provost", &gate, &json!(null), &selector, &gate.provost.certificates.ca());
+        let configuration =
+            registration("provost", &gate.hook, &json!(null), &selector, &gate.provost.certificates.ca());
         cluster.apply(&[namespace_object("provost"), service, configuration]);
-        gate.wait_until_called(&cluster, "apps");
+        gate.wait_until_called(&cluster, "apps-probe");
         Self { cluster, registry, images, gate }
     }
 
@@ -123,8 +124,25 @@ impl World {
         if change["clientConfig"].is_null() {
             objects.push(service(&gate.provost, namespace));
         }
-        objects.push(registration(namespace, gate, change, &selector, roots));
+        objects.push(registration(namespace, &gate.hook, change, &selector, roots));
         self.cluster.apply(&objects);
+    }
+
+    /// Registers the shared Provost a second time, under another name, for one namespace.
+    pub(crate) fn second_hook(&self, namespace: &str, hook: &str) {
+        let provost = &self.gate.provost;
+        let selector = json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": [namespace]});
+        let service = json!({"namespace": "provost", "name": "provost", "path": "/validate", "port": 443});
+        let change = json!({"clientConfig": {"service": service}});
+        self.cluster.apply(&[registration("second", hook, &change, &selector, &provost.certificates.ca())]);
+        let probe = pod("probe", &spec("registry.example/probe:tag"));
+        wait::until("both webhooks are called", Duration::from_secs(30), || {
+            let done = self.create(namespace, &probe, &["--dry-run=server"]);
+            (done.stderr.matches("Warning: ").count() == 1).then_some(())?;
+            let key = format!("{hook}/verdict");
+            let events = self.cluster.audit(namespace, |event| event["verb"] == "create");
+            events.iter().any(|event| event["annotations"][&key].is_string()).then_some(())
+        });
     }
 
     /// Sends an object with `kubectl create`, as a developer, with further arguments.
@@ -176,22 +194,33 @@ impl Images {
     }
 }
 
-/// A policy with one rule: everything below `release/` is signed by the release key, `keys/release.pub`.
-pub(crate) fn policy(name: &str, namespaces: &str, mode: &str, registry: &Registry) -> String {
-    format!(
-        "apiVersion: provost.dev/v1\nkind: ReleasePolicy\nmetadata: {{name: {name}}}\nspec:\n  namespaces: {{names: {namespaces}}}\n  \
-         mode: {mode}\n  signers:\n    release: {{keys: [{{file: keys/release.pub}}], transparencyLog: not-required}}\n  rules:\n    \
-         - {{name: releases, repositories: [\"{}/release/**\"], signatures: {{by: [release]}}}}\n",
-        registry.host
-    )
+/// A policy with one rule: everything below `release/` is signed by the release key, `keys/release.pub`. As JSON, which
+/// is YAML.
+pub(crate) fn policy(name: &str, namespace: &str, mode: &str, registry: &str) -> String {
+    let repositories = [format!("{registry}/release/**")];
+    json!({
+        "apiVersion": "provost.dev/v1",
+        "kind": "ReleasePolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "namespaces": {"names": [namespace]},
+            "mode": mode,
+            "signers": {"release": {"keys": [{"file": "keys/release.pub"}], "transparencyLog": "not-required"}},
+            "rules": [{"name": "releases", "repositories": repositories, "signatures": {"by": ["release"]}}],
+        },
+    })
+    .to_string()
 }
 
 fn deny_list(image: &Image) -> String {
-    format!(
-        "apiVersion: provost.dev/v1\nkind: DenyList\nmetadata: {{name: withdrawn}}\nspec:\n  digests:\n    \
-         - {{digest: \"{}\", reason: \"CVE-2026-1234, use 1.4.2\", since: 2026-11-02}}\n",
-        image.digest
-    )
+    let withdrawn = json!({"digest": image.digest, "reason": "CVE-2026-1234, use 1.4.2", "since": "2026-11-02"});
+    json!({
+        "apiVersion": "provost.dev/v1",
+        "kind": "DenyList",
+        "metadata": {"name": "withdrawn"},
+        "spec": {"digests": [withdrawn]},
+    })
+    .to_string()
 }
 
 /// The namespace in which objects are older than the gate.
@@ -240,12 +269,12 @@ fn service(provost: &Provost, name: &str) -> Value {
 }
 
 /// `webhook.yaml`, filled in; `change` replaces whole keys of the webhook.
-fn registration(name: &str, gate: &Gate, change: &Value, selector: &Value, roots: &str) -> Value {
+fn registration(name: &str, hook_name: &str, change: &Value, selector: &Value, roots: &str) -> Value {
     let reference = include_str!("webhook.yaml");
     let mut object: Value = serde_saphyr::from_str(reference).expect("webhook.yaml");
     object["metadata"]["name"] = json!(name);
     let hook = &mut object["webhooks"][0];
-    hook["name"] = json!(gate.hook);
+    hook["name"] = json!(hook_name);
     hook["clientConfig"]["service"]["name"] = json!(name);
     hook["namespaceSelector"]["matchExpressions"] = json!([selector]);
     for (key, value) in change.as_object().into_iter().flatten() {
@@ -365,7 +394,7 @@ impl Gate {
                 && dry == request.dry_run
                 && event["annotations"][&key].is_string()
         };
-        cluster.audit(is_it).pop().expect("at least one")
+        cluster.audit(request.namespace, is_it).pop().expect("at least one")
     }
 
     /// The API server learns of a webhook, and of its Service, a moment after they are stored.

@@ -4,8 +4,8 @@ use super::fixture::{self, CRANE, DISTRIBUTION, FORMATS, Judge, REFERRERS, Sampl
 use super::support::images::{Format, cosign_verify};
 use super::support::keys::Key;
 
-/// A question: a sample, the policy that Provost judges by, what it must say; and what cosign must be asked so that it is
-/// the same question: every one of these keys, with these annotations.
+/// A question: a sample, the policy that Provost judges by, what it must say; and what cosign must be asked so that it
+/// is the same question: every one of these keys, with these annotations.
 #[derive(Debug, Clone)]
 struct Row {
     sample: String,

@@ -1,9 +1,11 @@
-//! Keys, registries and signed samples, made once; and the policies under which samples are judged. It must never judge.
+//! Keys, registries and signed samples, made once, and the policies under which they are judged. It must never judge.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::thread;
+
+use serde_json::{Map, json};
 
 use super::support::images::{self, Format, Image};
 use super::support::keys::Key;
@@ -120,7 +122,7 @@ fn recipes(registry: &'static str) -> Vec<Recipe> {
         }
         // What kind of key signed does not depend on the registry.
         if registry == REFERRERS {
-            // cosign 3.1.3 cannot sign a bundle with Ed25519: it uses the pre-hashed variant and then refuses its own work.
+            // cosign 3.1.3 cannot sign a bundle with Ed25519: it does not believe its own signature.
             let can = |kind: &str| (kind, format) != ("ed25519", Format::Bundle);
             let kinds = kinds.iter().filter(|(kind, _)| can(kind));
             recipes.extend(kinds.map(|(kind, key)| image(named(kind), vec![sign(key, format)])));
@@ -155,8 +157,8 @@ impl Recipe {
     }
 }
 
-/// What `provost verify` is asked with. Each policy governs the namespace of its own name and covers every repository of
-/// the registries.
+/// What `provost verify` is asked with. Each policy governs the namespace of its own name and covers every repository
+/// of the registries.
 #[derive(Debug)]
 pub(crate) struct Judge {
     policies: PathBuf,
@@ -168,29 +170,29 @@ impl Judge {
     pub(crate) fn new(hosts: &[&str], registries: &str) -> Self {
         let folder = folder::new("judge");
         let Keys { k1, k2, other, kinds } = keys();
-        let everybody = kinds.iter().map(|(name, key)| (*name, key));
-        let mut signers = Vec::new();
-        for (name, key) in [("k1", k1), ("k2", k2), ("other", other)].into_iter().chain(everybody) {
-            folder::write(&folder.join(format!("policies/keys/{name}.pub")), key.pem());
-            signers.push(format!("    {name}: {{keys: [{{file: keys/{name}.pub}}], transparencyLog: not-required}}\n"));
+        let mut signers = Map::new();
+        let everybody =
+            [("k1", k1), ("k2", k2), ("other", other)].into_iter().chain(kinds.iter().map(|(n, key)| (*n, key)));
+        for (name, key) in everybody {
+            let file = format!("keys/{name}.pub");
+            folder::write(&folder.join("policies").join(&file), key.pem());
+            signers.insert(name.to_owned(), json!({"keys": [{"file": file}], "transparencyLog": "not-required"}));
         }
-        let signers = signers.concat();
-        let covered = hosts.iter().map(|host| format!("\"{host}/**\"")).collect::<Vec<_>>().join(", ");
         let mut rules = vec![
-            ("by-both".to_owned(), "signatures: {by: [k1, k2], atLeast: 2}".to_owned()),
-            ("by-either".to_owned(), "signatures: {by: [k1, k2]}".to_owned()),
-            ("by-k1-for-prod".to_owned(), "signatures: {by: [k1]}, annotations: {env: prod}".to_owned()),
-            ("by-k1-for-test".to_owned(), "signatures: {by: [k1]}, annotations: {env: test}".to_owned()),
+            ("by-both".to_owned(), json!({"signatures": {"by": ["k1", "k2"], "atLeast": 2}})),
+            ("by-k1-for-prod".to_owned(), json!({"signatures": {"by": ["k1"]}, "annotations": {"env": "prod"}})),
+            ("by-k1-for-test".to_owned(), json!({"signatures": {"by": ["k1"]}, "annotations": {"env": "test"}})),
         ];
-        for name in ["k1", "k2", "other"].iter().chain(kinds.keys()) {
-            rules.push((format!("by-{name}"), format!("signatures: {{by: [{name}]}}")));
-        }
-        for (name, rule) in rules {
-            let policy = format!(
-                "apiVersion: provost.dev/v1\nkind: ReleasePolicy\nmetadata: {{name: {name}}}\nspec:\n  namespaces: {{names: [{name}]}}\n  \
-                 signers:\n{signers}  rules:\n    - {{name: images, repositories: [{covered}], {rule}}}\n"
-            );
-            folder::write(&folder.join(format!("policies/{name}.yaml")), policy);
+        rules.extend(signers.keys().map(|name| (format!("by-{name}"), json!({"signatures": {"by": [name]}}))));
+        let covered: Vec<String> = hosts.iter().map(|host| format!("{host}/**")).collect();
+        for (name, mut rule) in rules {
+            rule["name"] = json!("images");
+            rule["repositories"] = json!(covered);
+            let spec = json!({"namespaces": {"names": [name]}, "signers": signers, "rules": [rule]});
+            let mut policy =
+                json!({"apiVersion": "provost.dev/v1", "kind": "ReleasePolicy", "metadata": {"name": name}});
+            policy["spec"] = spec;
+            folder::write(&folder.join(format!("policies/{name}.yaml")), policy.to_string());
         }
         folder::write(&folder.join("provost.yaml"), settings_of(registries));
         Self { policies: folder.join("policies"), config: folder.join("provost.yaml") }

@@ -1,5 +1,5 @@
-//! Real registries, and signatures that the real cosign made: `provost verify` and `cosign verify` agree on all of them,
-//! accepted and refused, but for the cases in which cosign is no oracle. Those have tests of their own.
+//! Real registries, and signatures that the real cosign made: `provost verify` and `cosign verify` agree on all of
+//! them, accepted and refused, but for the cases in which cosign is no oracle. Those have tests of their own.
 //!
 //! The tools are built by `scripts/test-tools`; without them these tests fail.
 

@@ -23,7 +23,7 @@ fn in_every_registry(sample: &str, wants: &[(&str, &str)]) {
     }
 }
 
-/// cosign 3.1.3 takes any attestation in a bundle for a signature; the legacy form, which it does not, is in `agreement`.
+/// cosign 3.1.3 takes any attestation in a bundle for a signature. About the legacy form it agrees: see `agreement`.
 #[test]
 fn x_052_an_attestation_alone_is_no_signature() {
     in_every_registry("attested-bundle", &[("by-k1", "unsigned"), ("by-other", "unsigned")]);

@@ -103,13 +103,15 @@ impl Cluster {
         self.kubectl(User::Admin).args(["apply", "--server-side", "-f", "-"]).input(list.to_string()).must();
     }
 
-    /// The audit events that an asker wants to see, in the order in which they were written; waits for the first.
-    /// Only those that stand for a whole request.
-    pub(crate) fn audit(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+    /// The audit events of whole requests in a namespace that an asker wants to see, in the order in which they were
+    /// written; waits for the first.
+    pub(crate) fn audit(&self, namespace: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let word = format!("\"namespace\":\"{namespace}\"");
         wait::until("an audit event", Duration::from_secs(10), || {
             let text = fs::read_to_string(self.folder.join("audit.log")).unwrap_or_default();
             // The last line may be half written.
-            let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let lines = text.lines().filter(|line| line.contains(&word));
+            let events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
             let found: Vec<_> = events.filter(|event| event["stage"] == "ResponseComplete" && wanted(event)).collect();
             (!found.is_empty()).then_some(found)
         })
@@ -159,37 +161,42 @@ fn kubeconfig(folder: &Path, port: u16) {
         "kind": "Config",
         "clusters": [{"name": "tests", "cluster": server}],
         "users": each(&|name| json!({"name": name, "user": {"token": format!("{name}-token")}})),
-        "contexts": each(&|name| json!({"name": name, "context": {"cluster": "tests", "user": name}})),
+        "contexts": each(&|user| json!({"name": user, "context": {"cluster": "tests", "user": user}})),
     });
     folder::write(&folder.join("kubeconfig"), config.to_string());
 }
 
 /// Who may do what. The API server has no Node authorizer here, so nodes are given their rights by role as well.
 fn rights() -> Vec<Value> {
-    let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| json!({"apiGroups": groups, "resources": resources, "verbs": verbs});
-    let all = ["get", "list", "watch", "create", "update", "patch", "delete"];
-    let role = |name: &str, rules: Vec<Value>| json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules});
-    let binding = |role: &str, group: &str| {
-        json!({
+    let pods = ["pods", "pods/ephemeralcontainers", "pods/finalizers"];
+    let pods_and_kin = [&pods[..], &["replicationcontrollers", "podtemplates"]].concat();
+    let apps = ["deployments", "deployments/scale", "replicasets", "statefulsets", "daemonsets"];
+    let mut objects = Vec::new();
+    for (user, rules) in [
+        (User::Developer, vec![rule("", &pods_and_kin), rule("apps", &apps), rule("batch", &["jobs", "cronjobs"])]),
+        (User::Node, vec![rule("", &["pods", "pods/status"])]),
+        (User::OnCall, vec![rule("", &pods)]),
+    ] {
+        let name = format!("tests-{}", user.context());
+        objects.push(json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": name},
+            "rules": rules,
+        }));
+        objects.push(json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "ClusterRoleBinding",
-            "metadata": {"name": role},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}],
-        })
-    };
-    let core =
-        ["pods", "pods/ephemeralcontainers", "pods/finalizers", "replicationcontrollers", "podtemplates", "configmaps"];
-    let apps = ["deployments", "deployments/scale", "replicasets", "statefulsets", "daemonsets"];
-    vec![
-        role(
-            "tests-developer",
-            vec![rule(&[""], &core, &all), rule(&["apps"], &apps, &all), rule(&["batch"], &["jobs", "cronjobs"], &all)],
-        ),
-        role("tests-node", vec![rule(&[""], &["pods", "pods/status"], &all)]),
-        role("tests-oncall", vec![rule(&[""], &["pods", "pods/ephemeralcontainers"], &all)]),
-        binding("tests-developer", User::Developer.group()),
-        binding("tests-node", User::Node.group()),
-        binding("tests-oncall", User::OnCall.group()),
-    ]
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": user.group()}],
+        }));
+    }
+    objects
+}
+
+/// Everything may be done to these.
+fn rule(group: &str, resources: &[&str]) -> Value {
+    let verbs = ["get", "list", "watch", "create", "update", "patch", "delete"];
+    json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
 }

@@ -33,8 +33,8 @@ fn root() -> &'static Path {
 }
 
 /// A shell that waits for the end of this process (the pipe closes) and then removes the folder. It stands in a process
-/// group of its own, so that Ctrl-C ends the tests and not the sweeping. What we started dies with us, but not before us:
-/// so it tries for a while.
+/// group of its own, so that Ctrl-C ends the tests and not the sweeping. What we started dies with us, but not before
+/// us: so it tries for a while.
 fn sweep_when_we_end(root: &Path) -> Child {
     let script =
         r#"read -r never; for try in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$1" 2>/dev/null && exit; sleep 0.3; done"#;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use serde_json::json;
+
 use super::keys::{Key, cosign};
 use super::process::{Done, Program};
 use super::registry::Registry;
@@ -157,14 +159,18 @@ fn settings() -> &'static Settings {
             folder::write(&path, text);
             path
         };
+        let nothing = |name: &str, kind: &str| {
+            let text = json!({"mediaType": format!("application/vnd.dev.sigstore.{kind}")});
+            write(&format!("{name}.json"), &text.to_string())
+        };
+        let build =
+            json!({"buildType": "https://example.com/build/v1", "externalParameters": {}, "resolvedDependencies": []});
+        let predicate =
+            json!({"buildDefinition": build, "runDetails": {"builder": {"id": "https://example.com/builder"}}});
         Settings {
-            signing_config: write("signing-config.json", r#"{"mediaType":"application/vnd.dev.sigstore.signingconfig.v0.2+json"}"#),
-            trusted_root: write("trusted-root.json", r#"{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}"#),
-            predicate: write(
-                "predicate.json",
-                r#"{"buildDefinition":{"buildType":"https://example.com/build/v1","externalParameters":{},"resolvedDependencies":[]},
-                    "runDetails":{"builder":{"id":"https://example.com/builder"}}}"#,
-            ),
+            signing_config: nothing("signing-config", "signingconfig.v0.2+json"),
+            trusted_root: nothing("trusted-root", "trustedroot+json;version=0.1"),
+            predicate: write("predicate.json", &predicate.to_string()),
         }
     })
 }

@@ -1,5 +1,5 @@
-//! What the tests on real parts share: processes, folders, a cluster, registries, signed images, Provost itself. It must
-//! never judge: what is right is said by the tests.
+//! What the tests on real parts share: processes, folders, a cluster, registries, signed images, Provost itself. It
+//! must never judge: what is right is said by the tests.
 //!
 //! Nothing here listens or sends outside 127.0.0.0/8, and everything that is started ends with the test process, also
 //! where that is killed.

@@ -1,7 +1,7 @@
 //! Child processes: calls with a time limit and servers with their logs. It must never leave one behind.
 //!
-//! All are started by one thread that lives as long as this process, through `setpriv --pdeathsig KILL`: the kernel ends
-//! them when that thread ends, so also when this process is killed. A call runs below `timeout` besides.
+//! All are started by one thread that lives as long as this process, through `setpriv --pdeathsig KILL`: the kernel
+//! ends them when that thread ends, so also when this process is killed. A call runs below `timeout` besides.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -177,6 +177,11 @@ impl Server {
     pub(crate) fn log(&self) -> String {
         let read = |name: &str| fs::read_to_string(self.logs.join(name)).unwrap_or_default();
         format!("{}{}", read("stdout"), read("stderr"))
+    }
+
+    /// The file that holds its standard output.
+    pub(crate) fn stdout(&self) -> PathBuf {
+        self.logs.join("stdout")
     }
 
     /// Ends it at once.

@@ -25,8 +25,6 @@ pub(crate) struct Setup {
     pub(crate) policies: Vec<(String, String)>,
     /// `drain`.
     pub(crate) drain: &'static str,
-    /// Further lines of `provost.yaml`.
-    pub(crate) more: String,
 }
 
 impl Setup {
@@ -47,7 +45,6 @@ impl Setup {
             registries: String::new(),
             policies: Vec::new(),
             drain: "0s",
-            more: String::new(),
         }
     }
 
@@ -66,10 +63,6 @@ impl Setup {
         self
     }
 
-    pub(crate) fn more(self, lines: &str) -> Self {
-        Self { more: lines.to_owned(), ..self }
-    }
-
     /// Writes everything down, starts it, waits until it is ready.
     pub(crate) fn start(self) -> Provost {
         let folder = folder::new("provost");
@@ -80,17 +73,17 @@ impl Setup {
         }
         // Without a policy there must be a folder all the same.
         fs::create_dir_all(folder.join("policies")).expect("a folder of our own");
-        folder::write(
-            &folder.join("provost.yaml"),
-            format!(
-                "cluster: tests\nlisten: \"{}\"\nhealthListen: \"{health}\"\ntls: {{cert: tls/tls.crt, key: tls/tls.key}}\n\
-                 drain: {}\npolicies: policies\nledger: {{store: ledger.db}}\n{}{}",
-                self.listen,
-                self.drain,
-                self.more,
-                settings_of(&self.registries),
-            ),
-        );
+        let settings = [
+            "cluster: tests".to_owned(),
+            format!("listen: \"{}\"", self.listen),
+            format!("healthListen: \"{health}\""),
+            "tls: {cert: tls/tls.crt, key: tls/tls.key}".to_owned(),
+            format!("drain: {}", self.drain),
+            "policies: policies".to_owned(),
+            "ledger: {store: ledger.db}".to_owned(),
+            settings_of(&self.registries),
+        ];
+        folder::write(&folder.join("provost.yaml"), settings.join("\n"));
         let server = program().args(["serve", "--config"]).arg(folder.join("provost.yaml")).serve("provost");
         let provost = Provost { folder, listen: self.listen, health, certificates, server };
         provost.server.until("is ready", Duration::from_secs(30), || provost.is_ready().then_some(()));
@@ -157,9 +150,9 @@ impl Provost {
         wait::until(&format!("record {name} in the ledger"), Duration::from_secs(10), call)
     }
 
-    /// Whether the ledger's chain holds, and what is said about it.
-    pub(crate) fn verify_ledger(&self) -> (bool, String) {
-        let done = audit("verify", &self.folder.join("ledger.db")).run();
+    /// Whether the ledger's chain holds and has these records, and what is said about it.
+    pub(crate) fn verify_ledger(&self, names: &[String]) -> (bool, String) {
+        let done = audit("verify", &self.folder.join("ledger.db")).args(names).run();
         (done.code == 0, done.stdout + &done.stderr)
     }
 

@@ -123,7 +123,7 @@ fn distribution_with(more: &str, http: &str) -> (String, Server) {
     (format!("127.0.0.1:{port}"), server)
 }
 
-/// An authority and a certificate for 127.0.0.1: the paths of the authority's certificate, of the certificate and its key.
+/// An authority and a certificate for 127.0.0.1: where the authority's certificate, the certificate and its key are.
 fn certificate() -> (PathBuf, PathBuf, PathBuf) {
     let folder = folder::new("registry-tls");
     let mut params = CertificateParams::new(Vec::new()).expect("no names");

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::Refusal;
 use super::fit::{MAX_EVENT, Omitted, canonical, shorten};
 use crate::decision::code::Code;
 use crate::decision::evidence::{Identity, Origin};
@@ -36,12 +37,14 @@ pub struct ReviewInput<'a> {
 /// A review as it is recorded: canonical JSON within the limit of a record.
 ///
 /// Members: `type` (`review`), `uid`, `dryRun`, `operation`, `kind`, `resource`, `requestKind`, `requestResource`,
-/// `namespace`, `name`, `user`, `groups`, `verdict`, `softened`, `notes`, `codes`, `overrides` (what waives the denials that
-/// enforce), `policies`, `images`, `denials`, `fault`, `stages` (pairs of name and microseconds) and, where something had no room, `omitted`: its count and the SHA-256 of the
+/// `namespace`, `name`, `user`, `caller`, `groups`, `verdict`, `softened`, `notes`, `codes`, `overrides` (what waives the
+/// denials that enforce), `policies`, `images`, `denials`, `fault`, `stages` (pairs of name and microseconds) and, where
+/// something had no room, `omitted`: its count and the SHA-256 of the
 /// canonical JSON of the whole list. Members that would be empty are left out, but for `codes`, `images`, `policies`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReviewRecord {
     canonical: String,
+    refusal: Option<Refusal>,
 }
 
 impl ReviewRecord {
@@ -58,7 +61,13 @@ impl ReviewRecord {
                 Some(if attempt.omitted.is_empty() { text } else { canonical(&shape(input, level, Hashes::Set)) })
             })
             .unwrap_or_else(|| tight(input));
-        Self { canonical }
+        Self { canonical, refusal: Refusal::of(&input) }
+    }
+
+    /// What makes it equal to other refusals; `None` where it is none.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_ref()
     }
 
     /// The record's `event`, as canonical JSON.
@@ -164,6 +173,8 @@ struct Shape<'a> {
     namespace: Cow<'a, str>,
     name: Cow<'a, str>,
     user: Cow<'a, str>,
+    /// `certificate`, `token` or `unknown` (C-08).
+    caller: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     groups: Vec<Cow<'a, str>>,
     verdict: &'static str,
@@ -327,6 +338,7 @@ fn shape<'a>(input: ReviewInput<'a>, level: &Level, hashes: Hashes) -> Shape<'a>
         namespace: text(&request.namespace),
         name: text(&request.name),
         user: text(&request.user),
+        caller: request.caller.word(),
         groups: groups.iter().take(level.groups).map(|group| text(group)).collect(),
         verdict: verdict.word(),
         softened: verdict.softened().map(softened_word),
@@ -538,6 +550,7 @@ const fn softened_word(softened: Softened) -> &'static str {
         Softened::Warn => "warn",
         Softened::Audit => "audit",
         Softened::MirrorPod => "mirror-pod",
+        Softened::Observe => "observe",
     }
 }
 

@@ -2,10 +2,10 @@
 //! with the uid that its denial needs, or, without one, no reply at all.
 
 use super::form::Form;
-use super::printable::clip;
 use super::reading::Reading;
 use super::rescue::{RESCUE_WINDOW, rescue_uid};
 use crate::decision::code::Code;
+use crate::decision::printable::clip;
 use crate::decision::review::{Fault, Request, Review};
 
 /// The longest body that is read, in bytes (C-09).

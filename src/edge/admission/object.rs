@@ -7,9 +7,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 use super::kinds::Shape;
 use super::known_fields::{CONTAINER, EPHEMERAL_CONTAINER, IMAGE_VOLUME, POD_SPEC, VOLUME};
-use super::printable::clip;
 use super::strict::{self, Fields, Value, deeper, names_image};
 use crate::decision::code::Code;
+use crate::decision::printable::clip;
 use crate::decision::review::{BREAK_GLASS_LABEL, BREAK_GLASS_REASON, Fault, Holder, Place, ReviewedImage, Subject};
 
 /// Containers and image volumes that one object may hold, and unknown fields that may hold an image.

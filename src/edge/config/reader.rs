@@ -163,8 +163,16 @@ impl<'a> Reader<'a> {
         self.strongest(&section.full(key), written, parse).unwrap_or(Setting { value: false, source: Source::Default })
     }
 
-    /// A list of texts.
+    /// A list of texts. Whatever flags or the environment say takes the place of the file's whole list.
     pub(super) fn list(&mut self, section: &mut Section, key: &'static str) -> Vec<Setting<String>> {
+        let name = section.full(key);
+        let written = self.written_list(section, key);
+        let said = self.overrides.iter().filter(|said| said.key == name);
+        let said: Vec<_> = said.map(|said| Setting { value: said.text.clone(), source: said.source.clone() }).collect();
+        if said.is_empty() { written } else { said }
+    }
+
+    fn written_list(&mut self, section: &mut Section, key: &'static str) -> Vec<Setting<String>> {
         let Some(node) = section.take(key) else { return Vec::new() };
         let name = section.full(key);
         let items = match node.value {

@@ -9,7 +9,7 @@ use super::Report;
 use crate::decision::code::Code;
 use crate::decision::policy::Mode;
 use crate::decision::verdict::{Denial, Verdict};
-use crate::edge::admission::printable;
+use crate::decision::printable::printable;
 use crate::edge::manifests::{Position, Problem, Spot, Workload};
 
 const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";

@@ -114,7 +114,7 @@ fn a_denial_is_recorded_whole() {
         json!({
             "type": "review", "uid": "0f9c3c2a-7f0e-4a0e-9f59-3c0b4d7f7a11", "dryRun": true, "operation": "CREATE",
             "kind": "apps/v1/Deployment", "resource": "deployments/scale", "namespace": "payments", "name": "api",
-            "user": "alice", "groups": ["dev"], "verdict": "deny", "codes": ["unsigned", "not-digest-pinned"],
+            "user": "alice", "caller": "unknown", "groups": ["dev"], "verdict": "deny", "codes": ["unsigned", "not-digest-pinned"],
             "policies": [format!("payments@{NO_RECORD}")],
             "images": [
                 {"asked": format!("r.example/app:1@sha256:{}", hex(1)), "at": "spec.template.spec.containers[0]", "holder": "container",

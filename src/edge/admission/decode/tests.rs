@@ -5,8 +5,8 @@ mod updates;
 
 use serde_json::{Value, json};
 
-use super::super::printable::printable;
 use super::*;
+use crate::decision::printable::printable;
 use crate::decision::review::{Holder, Operation, Subject};
 
 /// A pod of a `ReplicaSet`, in the form and order in which an API server of version 1.36 sends it.

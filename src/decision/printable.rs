@@ -19,6 +19,24 @@ pub fn printable(text: &str) -> String {
     out
 }
 
+/// JSON without white space between its parts, with the same characters written as JSON escapes, `\u202e`: it means the same
+/// to every reader, and nothing to a terminal.
+#[must_use]
+pub fn printable_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_visible(c) {
+            out.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a string does not fail.
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        }
+    }
+    out
+}
+
 /// The text, or its beginning with `...`, in at most `limit` characters. Meant for text that is printable already: of other
 /// text it may leave half an escape.
 #[must_use]
@@ -103,6 +121,14 @@ mod tests {
         ] {
             assert_eq!(printable(text), want, "{name}");
         }
+    }
+
+    #[test]
+    fn x_129_json_stays_the_same_json() {
+        let value = serde_json::json!({"a\u{202e}": "\u{1b}[0m\u{9b}\u{e0041}\n ä 世\u{a0}"});
+        let text = printable_json(&value.to_string());
+        assert_eq!(text, "{\"a\\u202e\":\"\\u001b[0m\\u009b\\udb40\\udc41\\n ä 世\\u00a0\"}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).expect("JSON"), value);
     }
 
     #[test]
