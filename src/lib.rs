@@ -16,7 +16,7 @@
 //! 6. [`decision::decide`] makes the verdict. It is the only code that does, and an admission needs, for every image, a
 //!    proof for every rule that covers it in every policy that governs.
 //! 7. The ledger's record, the metrics, the warnings, the audit annotations and the reply are rendered from that verdict.
-//!    A denial is on disk before it is answered.
+//!    A denial is on disk before it is answered, and an override that is not on disk is a denial.
 //!
 //! `provost verify` and `provost demo` go the same way from step 3 or 1 on. There is no other engine.
 //!
@@ -25,7 +25,8 @@
 //! [`decision::verdict::Ground`] lists it: a rule that is satisfied (by as many verified signatures of named signers as it
 //! wants, by a listed digest, or by both, as the rule says), an image that an update leaves as it was, or an image that is
 //! empty in a template and is judged at its pod. Beside these there is only [`decision::verdict::Verdict::NoImages`], for
-//! kinds that cannot hold an image, and [`decision::verdict::Verdict::WouldDeny`], where a policy's owner wrote `warn` or
+//! kinds that cannot hold an image, [`decision::verdict::Verdict::Override`], where [`decision::break_glass`] lets somebody
+//! whom the policy names answer for what it denies, and [`decision::verdict::Verdict::WouldDeny`], where a policy's owner wrote `warn` or
 //! `audit`, or for the mirror of a static pod that runs already.
 //!
 //! # The house

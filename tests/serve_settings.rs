@@ -60,6 +60,11 @@ fn every_flag_and_every_variable_reaches_its_setting() {
         ("healthListen", "--health-listen", "PROVOST_HEALTH_LISTEN", "127.0.0.1:2"),
         ("cert", "--tls-cert", "PROVOST_TLS_CERT", "x.crt"),
         ("key", "--tls-key", "PROVOST_TLS_KEY", "x.key"),
+        ("clientCa", "--client-ca", "PROVOST_CLIENT_CA", "ca.crt"),
+        ("callerToken", "--caller-token", "PROVOST_CALLER_TOKEN", "tokens"),
+        ("observe", "--observe", "PROVOST_OBSERVE", "true"),
+        ("computing", "--computing", "PROVOST_COMPUTING", "6"),
+        ("waiting", "--waiting", "PROVOST_WAITING", "5"),
         ("drain", "--drain", "PROVOST_DRAIN", "7s"),
         ("policies", "--policies", "PROVOST_POLICIES", "pol"),
         ("store", "--ledger", "PROVOST_LEDGER", "x.db"),
@@ -85,14 +90,40 @@ fn every_flag_and_every_variable_reaches_its_setting() {
 }
 
 #[test]
+fn client_subjects_are_repeated_as_flags_and_separated_by_commas_as_a_variable() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    fs::write(dir.path().join("p.yaml"), "tls: {clientCa: ca.crt, clientSubjects: [of-file]}\n").expect("written");
+    let variables = [("PROVOST_CONFIG", "p.yaml"), ("PROVOST_CLIENT_SUBJECT", "c,d.example")];
+    let flags = ["--client-subject", "a", "--client-subject", "b.example"];
+    for (variables, flags, want) in [
+        (&variables[..1], &flags[..0], vec!["- of-file # p.yaml:1:42"]),
+        (&variables[..], &flags[..0], vec!["- c # PROVOST_CLIENT_SUBJECT", "- d.example # PROVOST_CLIENT_SUBJECT"]),
+        (&variables[..], &flags[..], vec!["- a # --client-subject", "- b.example # --client-subject"]),
+    ] {
+        let args: Vec<&str> = ["serve", "--print-config"].iter().chain(flags).copied().collect();
+        let shown = stdout(&provost(dir.path(), variables, &args));
+        let lines = shown.lines().filter(|line| line.trim_start().starts_with("- "));
+        let lines: Vec<String> = lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        assert_eq!(lines, want, "{shown}");
+    }
+    // --observe needs no value, and takes one.
+    for (args, want) in
+        [(&["--observe"][..], "observe: true # --observe"), (&["--observe", "false"], "observe: false # --observe")]
+    {
+        let args: Vec<&str> = ["serve", "--print-config"].iter().chain(args).copied().collect();
+        assert_eq!(line(&stdout(&provost(dir.path(), &[], &args)), "observe"), want);
+    }
+}
+
+#[test]
 fn wrong_settings_end_with_2_and_every_reason() {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    fs::write(dir.path().join("p.yaml"), "cluster: a b\nobserve: true\n").expect("written");
+    fs::write(dir.path().join("p.yaml"), "cluster: a b\nnotify: []\n").expect("written");
     let output = provost(dir.path(), &[("PROVOST_DRAIN", "soon")], &["serve", "--config", "p.yaml"]);
     assert_eq!(output.status.code(), Some(2));
     let told = stderr(&output);
     for want in
-        ["p.yaml:1:10: `cluster`: must be", "p.yaml:2:1: `observe` is not supported", "PROVOST_DRAIN: `drain`: not"]
+        ["p.yaml:1:10: `cluster`: must be", "p.yaml:2:1: `notify` is not supported", "PROVOST_DRAIN: `drain`: not"]
     {
         assert!(told.contains(want), "{want} is not in:\n{told}");
     }

@@ -22,7 +22,7 @@ use provost::edge::policy_dir::PolicyDir;
 use provost::edge::registry::{HostSettings, Registry, Settings};
 use provost::edge::telling::{self, LogFormat};
 use provost::edge::tls::{self, CertFiles, ServingCert};
-use provost::gate::Gate;
+use provost::gate::{Gate, Load, LoadLimits, Turned};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -65,17 +65,24 @@ pub(crate) fn gate(folder: &Path, ledger: &str) -> anyhow::Result<()> {
         let loopback =
             HostSettings { addresses: vec!["127.0.0.0/8".parse()?], plain_http: true, ..HostSettings::default() };
         let registry = Registry::new(&Settings { hosts: BTreeMap::from([(host, loopback)]), ..Settings::default() })?;
+        let ledger = Ledger::open(ledger::Settings::new(store))?;
+        let evidence = Evidence::new(registry, evidence::Settings::default());
         let gate = Gate {
             policies: Arc::new(policies),
-            evidence: Evidence::new(registry, evidence::Settings::default()),
-            ledger: Ledger::open(ledger::Settings::new(store))?,
+            for_strangers: evidence.clone(),
+            evidence,
+            turned: Turned::new(ledger.clone()),
+            ledger,
             limits: Limits::default(),
+            load: Load::new(LoadLimits::default()),
+            observe: false,
         };
         let listeners = Listeners {
             review: TcpListener::bind(address(folder)?).await?,
             health: TcpListener::bind("127.0.0.1:0").await?,
             tls: tls::server_config(certificate)?,
             connections: 2048,
+            callers: Arc::default(),
             patience: Patience::default(),
             drain: std::time::Duration::ZERO,
         };

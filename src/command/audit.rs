@@ -10,10 +10,11 @@ use jiff::{Timestamp, civil, tz::TimeZone};
 
 use crate::decision::chain::{End, Finding, Tampering, Verifier};
 use crate::decision::code::Code;
+use crate::decision::printable::{printable, printable_json};
 use crate::decision::record::RecordPlace;
 use crate::decision::reference::{Digest, ImageRef};
 use crate::edge::clock;
-use crate::edge::ledger::{Filter, ImageFilter, Reader, Shown, StoredRecord, printable, printable_json};
+use crate::edge::ledger::{Filter, ImageFilter, Reader, Shown, StoredRecord};
 
 mod show;
 mod stats;
@@ -192,6 +193,11 @@ impl Command {
             Self::Verify(args) => verify(&args, out),
         }
     }
+}
+
+/// Records as `provost audit query` shows them.
+pub(super) fn table(records: &[StoredRecord], out: &mut impl Write) -> io::Result<()> {
+    table::print(records, out)
 }
 
 fn query(args: &QueryArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::render;
+use super::{audit, render};
 use super::serve::Signals;
 use super::server::Server;
 use crate::decision::chain::verify_chain;
@@ -65,7 +65,7 @@ impl Args {
         }
         show_ledger(&config.ledger_store.value)?;
         if !self.once {
-            stage.say_how_to_try(address);
+            stage.say_how_to_try(address)?;
             signals.next().await;
         }
         drop(stop);
@@ -237,7 +237,10 @@ registries:
         ]
     }
 
-    fn say_how_to_try(&self, address: SocketAddr) {
+    fn say_how_to_try(&self, address: SocketAddr) -> anyhow::Result<()> {
+        for scene in self.scenes().iter().take(1) {
+            self.write("review.json", &scene.review("00000000-0000-4000-8000-000000000000").to_string())?;
+        }
         let folder = self.folder().display();
         let unsigned = self.image("release/payments/unsigned", self.images.unsigned);
         println!("Still serving; interrupt to end. In another terminal, where `provost` is this program:\n");
@@ -245,9 +248,10 @@ registries:
         println!("  provost audit tail --ledger {folder}/ledger.db");
         println!("  provost policy lint {folder}/policies      (edit a policy: it is taken over within seconds)");
         println!(
-            "  curl --cacert {folder}/ca.crt -H 'Content-Type: application/json' -d @review.json 'https://{address}/validate?timeout=10s'"
+            "  curl --cacert {folder}/ca.crt -H 'Content-Type: application/json' -d @{folder}/review.json 'https://{address}/validate?timeout=10s'"
         );
         println!("\nIts settings, policies and certificates are in {folder} and go with it.");
+        Ok(())
     }
 }
 
@@ -345,14 +349,7 @@ impl Caller {
 
 fn show_ledger(file: &Path) -> anyhow::Result<()> {
     println!("The ledger, as `provost audit query` reads it (every denial was on disk before it was answered):\n");
-    for record in Reader::open(file)?.tail(100)? {
-        let body: Value = serde_json::from_str(&record.body)?;
-        if let Some(verdict) = body["event"]["verdict"].as_str() {
-            let codes: Vec<&str> =
-                body["event"]["codes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            println!("  {}  {verdict:<6} {}", record.name, codes.join(","));
-        }
-    }
+    audit::table(&Reader::open(file)?.tail(100)?, &mut anstream::stdout())?;
     println!();
     Ok(())
 }

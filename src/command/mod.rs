@@ -7,8 +7,13 @@ use std::process::ExitCode;
 
 pub mod audit;
 pub mod certs;
+pub mod check;
 pub mod codes;
+pub mod completions;
 pub mod demo;
+mod engine;
+pub mod man;
+pub mod pin;
 pub mod policy;
 pub mod render;
 pub mod serve;
@@ -27,6 +32,10 @@ pub struct Cli {
 enum Command {
     /// The webhook: reviews over TLS, health and metrics beside it
     Serve(serve::Args),
+    /// The verdict for each workload in manifests, before they are deployed
+    Check(check::Args),
+    /// Puts digests behind the tags in manifests, and changes nothing else
+    Pin(pin::Args),
     /// One image against the rules that cover it, check by check
     Verify(verify::Args),
     /// For policy authors
@@ -37,6 +46,10 @@ enum Command {
     Codes(codes::Args),
     /// A development CA and a serving certificate
     Certs(certs::Args),
+    /// Completions for a shell
+    Completions(completions::Args),
+    /// The manual page
+    Man(man::Args),
     /// The whole story on this machine, without a cluster
     Demo(demo::Args),
 }
@@ -46,11 +59,15 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Serve(args) => args.run(),
+            Command::Check(args) => args.run(),
+            Command::Pin(args) => args.run(),
             Command::Verify(args) => args.run(),
             Command::Policy(args) => args.run(),
             Command::Audit(args) => args.run(),
             Command::Codes(args) => args.run(),
             Command::Certs(args) => args.run(),
+            Command::Completions(args) => args.run(),
+            Command::Man(args) => args.run(),
             Command::Demo(args) => args.run(),
         }
     }

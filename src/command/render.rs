@@ -9,9 +9,9 @@ use anstyle::{AnsiColor, Style};
 use crate::decision::code::Code;
 use crate::decision::evidence::Identity;
 use crate::decision::policy::Mode;
+use crate::decision::printable::printable;
 use crate::decision::review::ReviewedImage;
-use crate::decision::verdict::{Denial, Ground, Proof, Verdict};
-use crate::edge::admission::printable;
+use crate::decision::verdict::{Denial, Ground, OverrideRequest, Permission, Proof, Verdict};
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -34,6 +34,7 @@ pub fn headline(verdict: &Verdict) -> String {
     let (style, text) = match verdict {
         Verdict::Admit(_) | Verdict::NoImages => (GOOD, "✓ ADMIT"),
         Verdict::Deny(_) => (BAD, "✗ DENY"),
+        Verdict::Override(_) => (SOFT, "! OVERRIDE"),
         Verdict::WouldDeny(_) => (SOFT, "! WOULD DENY"),
     };
     format!("{style}{text}{style:#}")
@@ -48,15 +49,31 @@ pub fn mark(holds: bool) -> String {
 /// Each image of a verdict with every check, then what is wrong with the review as a whole.
 #[must_use]
 pub fn verdict(verdict: &Verdict, images: &[ReviewedImage]) -> String {
+    verdict_with_places(verdict, images, |_| None)
+}
+
+/// The same, with a line below each image that says where it stands.
+#[must_use]
+pub fn verdict_with_places(
+    verdict: &Verdict,
+    images: &[ReviewedImage],
+    place: impl Fn(usize) -> Option<String>,
+) -> String {
     let mut out = String::new();
-    for image in images {
+    for (index, image) in images.iter().enumerate() {
         let denials: Vec<&Denial> = verdict.denials().iter().filter(|d| d.place() == Some(&image.place)).collect();
         let proofs: Vec<&Proof> = verdict.proofs().iter().filter(|p| *p.place() == image.place).collect();
         let _ = writeln!(out, "  image   {}", printable(&image.text));
+        if let Some(place) = place(index) {
+            let _ = writeln!(out, "          {}", printable(&place));
+        }
         one_image(&mut out, &denials, &proofs);
     }
     for denial in verdict.denials().iter().filter(|denial| denial.place().is_none()) {
         one_denial(&mut out, denial);
+    }
+    for permission in verdict.permissions() {
+        one_permission(&mut out, permission);
     }
     if !verdict.policies().is_empty() {
         let stamps: Vec<String> =
@@ -84,7 +101,8 @@ fn one_image(out: &mut String, denials: &[&Denial], proofs: &[&Proof]) {
     .map(|(_, text)| format!("{} {text}", mark(true)))
     .collect();
     let unjudged = proofs.iter().any(|proof| !matches!(proof.ground(), Ground::Rule { .. }));
-    if !passed.is_empty() && !unjudged && !(denials.is_empty() && proofs.is_empty()) {
+    let judged = !(denials.is_empty() && proofs.is_empty());
+    if judged && !unjudged && !passed.is_empty() {
         let _ = writeln!(out, "          {}", passed.join("   "));
     }
     for proof in proofs {
@@ -122,6 +140,18 @@ fn one_proof(out: &mut String, proof: &Proof) {
             age.as_secs() / 60
         );
     }
+}
+
+fn one_permission(out: &mut String, permission: &Permission) {
+    let Permission::Request(OverrideRequest { user, ticket, reason, container, policies }) = permission;
+    let scope = match container {
+        None => "this request".to_owned(),
+        Some(name) => format!("container {}", printable(name)),
+    };
+    let policies = policies.iter().map(|stamp| stamp.name.as_str()).collect::<Vec<_>>().join(", ");
+    let _ = writeln!(out, "  {SOFT}!{SOFT:#} waived for {scope} by {} (policy {policies})", printable(user));
+    let _ = writeln!(out, "            ticket  {}", printable(ticket));
+    let _ = writeln!(out, "            reason  {}", printable(reason));
 }
 
 fn one_denial(out: &mut String, denial: &Denial) {
@@ -176,7 +206,13 @@ const fn check_of(code: Code) -> Check {
         | Code::EvidenceUnavailable
         | Code::DeadlineExceeded
         | Code::BudgetExceeded
+        | Code::BreakGlassDisabled
+        | Code::BreakGlassRefused
+        | Code::BreakGlassMalformed
+        | Code::GrantNotWaivable
+        | Code::GrantInsufficient
         | Code::AuditUnavailable
+        | Code::Overloaded
         | Code::InternalError => Check::Evidence,
     }
 }

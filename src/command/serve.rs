@@ -42,6 +42,20 @@ struct Flags {
     /// Private key of the serving certificate, PEM
     #[arg(long, env = "PROVOST_TLS_KEY", value_name = "FILE")]
     tls_key: Option<String>,
+    /// CA of callers' client certificates, PEM. Whoever shows none, or another CA's, is refused in the handshake; with
+    /// --caller-token as well, whoever shows none may show a token instead
+    #[arg(long, env = "PROVOST_CLIENT_CA", value_name = "FILE")]
+    client_ca: Option<String>,
+    /// Common name or DNS name of a caller's certificate; may be repeated. Without it any under the CA is let in
+    #[arg(long = "client-subject", env = "PROVOST_CLIENT_SUBJECT", value_delimiter = ',', value_name = "NAME")]
+    client_subjects: Vec<String>,
+    /// File with the tokens that callers may show as the last segment of the path; made where it is missing, but not in
+    /// a cluster
+    #[arg(long, env = "PROVOST_CALLER_TOKEN", value_name = "FILE")]
+    caller_token: Option<String>,
+    /// Judges and records everything, and denies nothing
+    #[arg(long, env = "PROVOST_OBSERVE", num_args = 0..=1, default_missing_value = "true", value_name = "TRUTH")]
+    observe: Option<String>,
     /// How long reviews are still served after SIGTERM
     #[arg(long, env = "PROVOST_DRAIN", value_name = "DURATION")]
     drain: Option<String>,
@@ -57,6 +71,12 @@ struct Flags {
     /// Connections of the review path
     #[arg(long, env = "PROVOST_CONNECTIONS", value_name = "COUNT")]
     connections: Option<String>,
+    /// Reviews that compute at once; beyond, a review is refused as overloaded
+    #[arg(long, env = "PROVOST_COMPUTING", value_name = "COUNT")]
+    computing: Option<String>,
+    /// Reviews that wait for evidence at once, at most half of them for one registry
+    #[arg(long, env = "PROVOST_WAITING", value_name = "COUNT")]
+    waiting: Option<String>,
     /// Distinct images that one review may hold
     #[arg(long, env = "PROVOST_IMAGES_PER_REVIEW", value_name = "COUNT")]
     images_per_review: Option<String>,
@@ -114,11 +134,17 @@ impl Args {
             health_listen,
             tls_cert,
             tls_key,
+            client_ca,
+            client_subjects,
+            caller_token,
+            observe,
             drain,
             policies,
             ledger,
             ledger_durability,
             connections,
+            computing,
+            waiting,
             images_per_review,
             cache_size,
             stale_proofs,
@@ -131,6 +157,9 @@ impl Args {
             ("healthListen", health_listen, "health_listen", "--health-listen", "PROVOST_HEALTH_LISTEN"),
             ("tls.cert", tls_cert, "tls_cert", "--tls-cert", "PROVOST_TLS_CERT"),
             ("tls.key", tls_key, "tls_key", "--tls-key", "PROVOST_TLS_KEY"),
+            ("tls.clientCa", client_ca, "client_ca", "--client-ca", "PROVOST_CLIENT_CA"),
+            ("callerToken", caller_token, "caller_token", "--caller-token", "PROVOST_CALLER_TOKEN"),
+            ("observe", observe, "observe", "--observe", "PROVOST_OBSERVE"),
             ("drain", drain, "drain", "--drain", "PROVOST_DRAIN"),
             ("policies", policies, "policies", "--policies", "PROVOST_POLICIES"),
             ("ledger.store", ledger, "ledger", "--ledger", "PROVOST_LEDGER"),
@@ -142,6 +171,8 @@ impl Args {
                 "PROVOST_LEDGER_DURABILITY",
             ),
             ("limits.connections", connections, "connections", "--connections", "PROVOST_CONNECTIONS"),
+            ("limits.computing", computing, "computing", "--computing", "PROVOST_COMPUTING"),
+            ("limits.waiting", waiting, "waiting", "--waiting", "PROVOST_WAITING"),
             (
                 "limits.imagesPerReview",
                 images_per_review,
@@ -154,8 +185,12 @@ impl Args {
             ("records", records, "records", "--records", "PROVOST_RECORDS"),
             ("logFormat", log_format, "log_format", "--log-format", "PROVOST_LOG_FORMAT"),
         ];
+        let subjects = client_subjects.into_iter().map(|subject| {
+            ("tls.clientSubjects", Some(subject), "client_subjects", "--client-subject", "PROVOST_CLIENT_SUBJECT")
+        });
         let overrides = said
             .into_iter()
+            .chain(subjects)
             .filter_map(|(key, text, id, flag, env)| {
                 let source = match matches.value_source(id) {
                     Some(ValueSource::EnvVariable) => Source::Env(env),
@@ -187,6 +222,7 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let server = Server::new(config).await?;
     let (review, health) = (server.review_address()?, server.health_address()?);
     tracing::info!(review = format!("https://{review}/validate"), health = format!("http://{health}"), "listening");
+    server.say_how_to_register()?;
     let (told, stop) = oneshot::channel();
     let stopping = async move {
         // A sender that is gone means that the process ends anyway.

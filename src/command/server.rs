@@ -3,12 +3,12 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::Instant;
 
 use crate::decision::plan::Limits;
@@ -16,13 +16,13 @@ use crate::decision::policy::PolicySet;
 use crate::decision::record::{Event, PolicyChange, Started};
 use crate::edge::config::{self, Config, Records};
 use crate::edge::evidence::{self, Evidence};
-use crate::edge::http::{self, Drained, Listeners, Patience, Readiness};
+use crate::edge::http::{self, Callers, Drained, Listeners, Patience, Readiness, make_token};
 use crate::edge::ledger::{self, Appended, Ledger, Store, Wait};
 use crate::edge::metrics;
 use crate::edge::policy_dir::{Change, ChangeKind, Loaded, PolicyDir};
 use crate::edge::registry::Registry;
-use crate::edge::tls::{self, CertFiles, ServingCert};
-use crate::gate::Gate;
+use crate::edge::tls::{self, CertFiles, ClientCheck, ServingCert, Watched};
+use crate::gate::{Gate, Load, LoadLimits};
 
 /// How often finished samples are folded into the histograms.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -30,6 +30,8 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const SEALING: Duration = Duration::from_secs(10);
 /// How long a record that nobody waits for may take.
 const UNHURRIED: Duration = Duration::from_secs(30);
+/// Connections that the system holds for us until we take them.
+const QUEUE: u32 = 4096;
 /// The file beside the ledger in which the last good policies outlive a restart.
 const LAST_GOOD: &str = "policies.last-good.json";
 
@@ -39,6 +41,16 @@ pub struct Server {
     gate: Gate,
     readiness: Arc<Readiness>,
     metrics: metrics::Metrics,
+    registered: Registered,
+}
+
+/// How callers make themselves known.
+#[derive(Debug, PartialEq, Eq)]
+enum Registered {
+    /// By a token of this file, or by a certificate where a CA is named as well.
+    ByToken(PathBuf),
+    ByCertificate,
+    ByNobody,
 }
 
 impl Server {
@@ -49,12 +61,12 @@ impl Server {
         let metrics = metrics::install()?;
         let certificate = Arc::new(ServingCert::new());
         let readiness = Arc::new(Readiness::new(Arc::clone(&certificate)));
-        let tls = tls::server_config(Arc::clone(&certificate))?;
+        let check = open_client_check(config).await?;
+        let (callers, registered) = open_callers(config).await?;
+        let tls = tls::with_client_check(Arc::clone(&certificate), check)?;
         let (review, health) = (config.listen.value, config.health_listen.value);
-        let review =
-            TcpListener::bind(review).await.with_context(|| format!("cannot listen on {review} for reviews"))?;
-        let health =
-            TcpListener::bind(health).await.with_context(|| format!("cannot listen on {health} for health"))?;
+        let review = listen(review).with_context(|| format!("cannot listen on {review} for reviews"))?;
+        let health = listen(health).with_context(|| format!("cannot listen on {health} for health"))?;
 
         let ledger = open_ledger(config)?;
         readiness.ledger_writable();
@@ -69,12 +81,25 @@ impl Server {
             stale_proofs: config.stale_proofs.value,
             ..evidence::Settings::default()
         };
+        let registry = Registry::new(&registries)?;
+        let evidence = Evidence::new(registry.clone(), settings);
         let gate = Gate {
             policies: Arc::clone(&policies),
-            evidence: Evidence::new(Registry::new(&registries)?, settings),
+            for_strangers: evidence.over(registry.without_credentials()),
+            evidence,
             ledger: ledger.clone(),
             limits: Limits { images_per_review: config.images_per_review.value },
+            load: Load::new(LoadLimits {
+                computing: config.computing.value,
+                waiting: config.waiting.value,
+                told_apart: registered != Registered::ByNobody,
+            }),
+            observe: config.observe.value,
         };
+        ::metrics::gauge!(metrics::OBSERVE).set(if gate.observe { 1.0 } else { 0.0 });
+        if gate.observe {
+            tracing::warn!("observe mode: everything is judged and recorded, and nothing is denied");
+        }
         tokio::spawn(policies.watch(move |loaded| take_note(loaded, &ledger)));
         follow_certificate(config, certificate, gate.ledger.clone()).await;
         tokio::spawn(upkeep(metrics.clone()));
@@ -83,10 +108,31 @@ impl Server {
             health,
             tls,
             connections: config.connections.value,
+            callers,
             patience: Patience::default(),
             drain: config.drain.value,
         };
-        Ok(Self { listeners, gate, readiness, metrics })
+        Ok(Self { listeners, gate, readiness, metrics, registered })
+    }
+
+    /// Logs the address to register, without what is secret in it.
+    pub fn say_how_to_register(&self) -> anyhow::Result<()> {
+        let address = self.review_address()?;
+        match &self.registered {
+            Registered::ByToken(file) => tracing::info!(
+                url = format!("https://{address}/validate/<token>"),
+                token = format!("a line of {}", file.display()),
+                "register this address; callers without the token are judged, and trusted with nothing"
+            ),
+            Registered::ByCertificate => tracing::info!(
+                url = format!("https://{address}/validate"),
+                "register this address; callers must show a client certificate"
+            ),
+            Registered::ByNobody => tracing::warn!(
+                "no caller can be known: no token file and no client CA; no registry credential is used for any review"
+            ),
+        }
+        Ok(())
     }
 
     /// Where reviews are taken.
@@ -108,6 +154,66 @@ impl Server {
     }
 }
 
+/// A listener with a long queue: a flood must not keep others from connecting before we can tell them apart.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(QUEUE)
+}
+
+/// The check of client certificates, where a CA is named for them. A CA that cannot be had is an error here: nobody could
+/// be let in.
+async fn open_client_check(config: &Config) -> anyhow::Result<Option<Arc<ClientCheck>>> {
+    let Some(file) = &config.client_ca else { return Ok(None) };
+    let subjects = config.client_subjects.iter().map(|subject| subject.value.clone()).collect();
+    let either = config.caller_token.source != config::Source::Default;
+    let check = Arc::new(ClientCheck::new(subjects, !either));
+    let mut watched = Watched::new(file.value.clone());
+    if let Some(read) = watched.changed().await {
+        read.and_then(|pem| check.offer(&file.value, &pem)).context("the client CA cannot be used")?;
+    }
+    let following = Arc::clone(&check);
+    tokio::spawn(async move { following.follow(watched).await });
+    Ok(Some(check))
+}
+
+/// The tokens of callers. Outside a cluster the first is made here; in a cluster whoever registers us makes them.
+async fn open_callers(config: &Config) -> anyhow::Result<(Arc<Callers>, Registered)> {
+    let callers = Arc::new(Callers::default());
+    let config::Setting { value: file, source } = &config.caller_token;
+    if config.client_ca.is_some() && *source == config::Source::Default {
+        return Ok((callers, Registered::ByCertificate));
+    }
+    if !file.exists() && !in_cluster() {
+        match make_token(file) {
+            Ok(()) => tracing::info!(file = %file.display(), "a caller token was made"),
+            Err(error) => tracing::warn!(file = %file.display(), %error, "no caller token could be made"),
+        }
+    }
+    let mut watched = Watched::new(file.clone());
+    let mut registered = Registered::ByToken(file.clone());
+    if file.exists() {
+        if let Some(read) = watched.changed().await {
+            read.and_then(|tokens| callers.offer(file, &tokens)).context("the caller tokens cannot be used")?;
+        }
+    } else if config.client_ca.is_some() {
+        registered = Registered::ByCertificate;
+    } else if in_cluster() {
+        tracing::warn!(file = %file.display(), "there is no caller token yet: until then every caller is unknown");
+    } else {
+        registered = Registered::ByNobody;
+    }
+    let following = Arc::clone(&callers);
+    tokio::spawn(async move { following.follow(watched).await });
+    Ok((callers, registered))
+}
+
+/// Whether a kubelet started us: it says where the API server is. This is where we are, and no setting.
+fn in_cluster() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+}
+
 fn open_ledger(config: &Config) -> anyhow::Result<Ledger> {
     let file = &config.ledger_store.value;
     let mut settings = ledger::Settings::new(Store::File(file.clone()));
@@ -122,9 +228,12 @@ fn open_ledger(config: &Config) -> anyhow::Result<Ledger> {
         Records::None => None,
     };
     settings.started = Started {
-        settings: [("policies", config.policies.value.display().to_string())]
-            .map(|(name, value)| (name.to_owned(), value))
-            .into(),
+        settings: [
+            ("policies", config.policies.value.display().to_string()),
+            ("observe", config.observe.value.to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into(),
         ..settings.started
     };
     Ledger::open(settings).with_context(|| format!("the ledger {} cannot be opened", file.display()))
@@ -172,16 +281,15 @@ fn tell(loaded: &Loaded) {
 }
 
 fn changes(loaded: &Loaded) -> Vec<PolicyChange> {
-    let error = |name: &str| loaded.problems.iter().find(|p| p.to_string().contains(name)).map(ToString::to_string);
-    let change = |Change { name, what, hash, .. }: &Change| match what {
-        ChangeKind::Added | ChangeKind::Changed => {
-            PolicyChange { name: name.clone(), from: None, to: *hash, error: None }
-        }
-        ChangeKind::Removed => PolicyChange { name: name.clone(), from: *hash, to: None, error: None },
-        ChangeKind::Broken => {
-            let error = error(name).or_else(|| loaded.problems.first().map(ToString::to_string));
-            PolicyChange { name: name.clone(), from: *hash, to: None, error }
-        }
+    let error = |name: &str| {
+        let texts = loaded.problems.iter().map(ToString::to_string);
+        texts.clone().find(|text| text.contains(name)).or_else(|| texts.clone().next())
+    };
+    let change = |Change { name, what, before, serves, .. }: &Change| PolicyChange {
+        name: name.clone(),
+        from: *before,
+        to: *serves,
+        error: if *what == ChangeKind::Broken { error(name) } else { None },
     };
     loaded.changes.iter().map(change).collect()
 }
@@ -195,7 +303,7 @@ async fn record(changes: Vec<PolicyChange>, ledger: Ledger) {
 
 async fn append(event: Event, ledger: &Ledger) {
     match ledger.append(event, Wait::Queued, Instant::now() + UNHURRIED).await {
-        Appended::Saved(_) | Appended::Queued(_) | Appended::Off => {}
+        Appended::Saved(_) | Appended::Queued(_) | Appended::Repeat(_) | Appended::Off => {}
         Appended::Pending => tracing::error!("a change is not on disk yet"),
         Appended::Unavailable(why) => tracing::error!(why, "a change could not be recorded"),
     }

@@ -6,23 +6,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::engine::{self, Engine, could_not_tell};
 use super::render;
 use crate::decision::name::Namespace;
-use crate::decision::plan::Limits;
 use crate::decision::policy::{Governing, PolicySet};
+use crate::decision::printable::printable;
 use crate::decision::reference::{ImageRef, Tag};
-use crate::decision::review::{Holder, Place, Request, Review, ReviewedImage, Subject};
+use crate::decision::review::{Holder, OverrideAsked, Place, Request, Review, ReviewedImage, Subject};
 use crate::decision::verdict::Verdict;
-use crate::edge::admission::printable;
-use crate::edge::config::{Config, Override, Source};
-use crate::edge::evidence::{self, Evidence};
-use crate::edge::policy_dir;
-use crate::edge::registry::{Budget, ManifestRef, Registry};
+use crate::edge::registry::Registry;
 use crate::gate;
-
-/// What one search may spend on finding a tag's digest.
-const TAG_BYTES: u64 = 8 << 20;
-const TAG_REQUESTS: u64 = 20;
 
 /// Flags of `provost verify`.
 #[derive(Debug, clap::Args)]
@@ -52,48 +45,26 @@ impl Args {
     }
 
     async fn verify(self) -> anyhow::Result<ExitCode> {
-        let policies = self.policies.as_ref().map(|folder| Override {
-            key: "policies",
-            text: folder.display().to_string(),
-            source: Source::Flag("--policies"),
-        });
-        let config = Config::load(self.config.as_deref(), policies.as_slice())?;
-        let loaded = policy_dir::load(&config.policies.value, &policy_dir::Known::default());
-        for problem in &loaded.problems {
-            eprintln!("{problem}");
-        }
-        anyhow::ensure!(loaded.problems.is_empty(), "the policies in {} do not load", config.policies.value.display());
-        let (registries, warnings) = config.registry_settings()?;
-        for warning in warnings {
-            eprintln!("{warning}");
-        }
-        let registry = Registry::new(&registries)?;
+        let engine = Engine::new(self.config.as_deref(), self.policies.as_deref())?;
         let deadline = Instant::now() + Duration::from_secs(self.timeout);
-
         let governing = match &self.namespace {
-            Some(namespace) => loaded.set.governing(namespace),
-            None => covering(&loaded.set, &self.image),
+            Some(namespace) => engine.policies.governing(namespace),
+            None => covering(&engine.policies, &self.image),
         };
         let review = review_of(&self.image, self.namespace.clone());
-        let evidence = Evidence::new(registry.clone(), evidence::Settings::default());
-        let verdict = gate::judge(&evidence, &review, &governing, Limits::default(), deadline).await;
+        let verdict = gate::judge(&engine.evidence, &review, &governing, engine.limits, deadline).await;
         anstream::println!("{}", render::headline(&verdict));
         anstream::print!("{}", render::verdict(&verdict, &review.images));
         if let Some((image, tag)) = tagged(&self.image) {
-            show_tag(&registry, &governing, &image, &tag, deadline).await;
+            show_tag(&engine.registry, &governing, &image, &tag, deadline).await;
         }
         Ok(match verdict {
             Verdict::Admit(_) => ExitCode::SUCCESS,
             Verdict::Deny(_) | Verdict::WouldDeny(_) if could_not_tell(&verdict) => ExitCode::from(2),
-            Verdict::Deny(_) | Verdict::WouldDeny(_) | Verdict::NoImages => ExitCode::from(1),
+            // Nobody asks for an override here; if somebody did, the image would still not hold.
+            Verdict::Deny(_) | Verdict::Override(_) | Verdict::WouldDeny(_) | Verdict::NoImages => ExitCode::from(1),
         })
     }
-}
-
-/// Whether every denial is about a source that did not answer.
-fn could_not_tell(verdict: &Verdict) -> bool {
-    use crate::decision::code::Blame;
-    verdict.denials().iter().all(|denial| matches!(denial.code().blame(), Blame::Registry | Blame::Ours))
 }
 
 /// Every policy with a rule that covers the image, else every policy: they say which repositories would do.
@@ -119,6 +90,7 @@ fn review_of(image: &str, namespace: Option<Namespace>) -> Review {
         images: vec![ReviewedImage { place, text: image.to_owned(), unchanged: false }],
         unknown_fields: Vec::new(),
         mirror_of_node: None,
+        override_asked: OverrideAsked::default(),
     }
 }
 
@@ -134,14 +106,10 @@ async fn show_tag(registry: &Registry, governing: &Governing, image: &ImageRef, 
     if !governing.policies.iter().any(|policy| policy.covering(image.repository()).next().is_some()) {
         return;
     }
-    let budget = Budget::new(deadline, TAG_BYTES, TAG_REQUESTS);
-    match registry.manifest(image.repository(), &ManifestRef::Tag(tag.clone()), &budget).await {
-        Ok(manifest) => anstream::println!(
-            "  {tag} is now {}\n          provost verify {}@{}",
-            manifest.digest,
-            image.repository(),
-            manifest.digest
-        ),
+    match engine::resolve(registry, image.repository(), tag, deadline).await {
+        Ok(digest) => {
+            anstream::println!("  {tag} is now {digest}\n          provost verify {}@{digest}", image.repository(),)
+        }
         Err(failure) => anstream::println!("  {tag} could not be resolved: {}", printable(&failure.to_string())),
     }
 }

@@ -66,7 +66,7 @@ macro_rules! codes {
 
 codes! {
     NotDigestPinned = "not-digest-pinned", Request,
-        "no sha256 digest: pin the image as name@sha256:… and apply again",
+        "no sha256 digest: run `provost pin` on the manifest and apply what it prints",
         "The image is named by a tag, or by nothing. A tag can point at other bytes tomorrow, so nothing that is proven about it holds.";
     MalformedReference = "malformed-reference", Request,
         "correct the image name; the message marks the first wrong character",
@@ -155,9 +155,27 @@ codes! {
     BudgetExceeded = "budget-exceeded", Request,
         "remove surplus evidence or split the pod; the limit is named",
         "A limit was reached: images in one object, candidates, bytes or requests for one image. The message names it.";
+    BreakGlassDisabled = "break-glass-disabled", Policy,
+        "ask the policy owner for a `breakGlass` section",
+        "An override was asked for, and the policy that denies says of nobody that they may override it.";
+    BreakGlassRefused = "break-glass-refused", Request,
+        "ask an approver for a grant",
+        "An override was asked for by somebody, or on something, for which it does not count: a person whom the policy does not list, a template, a controller's pod, a reason left over from an earlier request, a caller that has not shown that it is the API server.";
+    BreakGlassMalformed = "break-glass-malformed", Request,
+        "use the annotation that the message shows, with a ticket",
+        "An override was asked for in a way that is none: by a label, without a ticket as the policy wants it, or without saying why.";
+    GrantNotWaivable = "grant-not-waivable", Request,
+        "fix the named denial: no grant may waive it",
+        "An override was asked for where a denial stands that nothing overrides: an image that is not pinned or cannot be read, a withdrawn digest, bytes that are not what they should be.";
+    GrantInsufficient = "grant-insufficient", Request,
+        "ask for one grant that waives every denial shown",
+        "An override was asked for that waives less than was denied. What several waive together does not add up.";
     AuditUnavailable = "audit-unavailable", Ours,
         "ask the administrator to free or mend the ledger's storage",
         "The ledger cannot store a record, and what cannot be recorded is not done.";
+    Overloaded = "overloaded", Ours,
+        "try again in a second",
+        "Provost is at capacity and judged nothing: more reviews at once than it computes, more that wait for evidence, or too many bytes. Clients try again by themselves.";
     InternalError = "internal-error", Ours,
         "our fault: report it with the record id",
         "Provost failed in a way that it did not foresee, and denied.";
@@ -176,6 +194,7 @@ impl Code {
         match self {
             Self::MalformedReview | Self::UnsupportedKind => 400,
             Self::ReviewTooLarge => 413,
+            Self::Overloaded => 429,
             Self::InternalError | Self::AuditUnavailable => 500,
             Self::NotDigestPinned
             | Self::MalformedReference
@@ -203,12 +222,17 @@ impl Code {
             | Self::AddressRefused
             | Self::EvidenceUnavailable
             | Self::DeadlineExceeded
-            | Self::BudgetExceeded => 403,
+            | Self::BudgetExceeded
+            | Self::BreakGlassDisabled
+            | Self::BreakGlassRefused
+            | Self::BreakGlassMalformed
+            | Self::GrantNotWaivable
+            | Self::GrantInsufficient => 403,
         }
     }
 
     /// Whether a policy in `warn` or `audit` mode may soften this denial. What is about the review as a whole, the
-    /// policies themselves or a withdrawn digest always denies.
+    /// policies themselves or a withdrawn digest always denies; what is wrong with an override stands beside what denies.
     #[must_use]
     pub const fn can_be_softened(self) -> bool {
         match self {
@@ -219,7 +243,13 @@ impl Code {
             | Self::ReviewTooLarge
             | Self::NoPolicy
             | Self::PolicyInvalid
+            | Self::BreakGlassDisabled
+            | Self::BreakGlassRefused
+            | Self::BreakGlassMalformed
+            | Self::GrantNotWaivable
+            | Self::GrantInsufficient
             | Self::AuditUnavailable
+            | Self::Overloaded
             | Self::InternalError => false,
             Self::NotDigestPinned
             | Self::MalformedReference

@@ -8,14 +8,17 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::break_glass::{self, Outcome};
 use super::code::Code;
 use super::evidence::{Answer, Facts, Identity, StatementKind, VerifiedStatement};
 use super::name::SignerName;
 use super::plan::{Plan, RuleAt, Step};
-use super::policy::{Governing, Mode, Policy, Rule, SignatureRule};
+use super::policy::{Governing, Mode, Policy, Rule, SignatureRule, Signer};
 use super::reference::{Digest, ImageRef, PinnedImage};
 use super::review::{Fault, Review, ReviewedImage, Subject};
-use super::verdict::{Admitted, CountedSignature, Denial, Denied, Ground, Note, Proof, Softened, Verdict, WouldDeny};
+use super::verdict::{
+    Admitted, CountedSignature, Denial, Denied, Ground, Note, Overridden, Proof, Softened, Verdict, WouldDeny,
+};
 
 /// The verdict on a review, from the plan that was made of it under the same policies and the answers to its questions, in
 /// their order. `now` judges the windows of keys.
@@ -25,12 +28,16 @@ pub fn decide(review: &Review, governing: &Governing, plan: &Plan, answers: &[An
         return Verdict::NoImages;
     }
     let mut denials = plan.whole.clone();
+    // What an override would have to waive: every denial, and what was not judged because an image is refused anyway.
+    let mut at_stake = plan.whole.clone();
     let mut proofs = Vec::new();
     for (image, step) in review.images.iter().zip(&plan.steps) {
         match judge(image, step, plan, governing, answers, now) {
             Ok(proven) => proofs.extend(proven),
             Err(mut refused) => {
                 refused.sort_by_key(Denial::code);
+                at_stake.extend(refused.iter().cloned());
+                at_stake.extend(unjudged(image, step, governing, &refused));
                 denials.extend(refused);
             }
         }
@@ -41,20 +48,31 @@ pub fn decide(review: &Review, governing: &Governing, plan: &Plan, answers: &[An
         if proofs.is_empty() || plan.steps.len() != review.images.len() {
             denials.push(Denial::of_review(Code::InternalError, "a proof for each image", "none".to_owned()));
         } else {
-            let notes = notes(&proofs);
+            let notes = notes(review, &proofs);
             return Verdict::Admit(Admitted { proofs, policies, notes });
         }
     }
     let because = if review.is_mirror_pod() {
         Softened::MirrorPod
     } else if denials.iter().any(|denial| denial.mode == Mode::Enforce) {
-        return Verdict::Deny(Denied { denials, policies, images: review.images.len() });
+        let images = review.images.len();
+        return match break_glass::judge(review, governing, &at_stake) {
+            Outcome::NotAsked => Verdict::Deny(Denied { denials, policies, images }),
+            Outcome::Refused(faults) => {
+                faults.into_iter().for_each(|fault| put_beside(&mut denials, fault));
+                Verdict::Deny(Denied { denials, policies, images })
+            }
+            Outcome::Waived(permissions) => {
+                let notes = notes(review, &proofs).into_iter().filter(|note| *note != Note::GrantNotNeeded).collect();
+                Verdict::Override(Overridden { denials: at_stake, permissions, proofs, policies, notes, images })
+            }
+        };
     } else if denials.iter().any(|denial| denial.mode == Mode::Warn) {
         Softened::Warn
     } else {
         Softened::Audit
     };
-    let notes = if because == Softened::MirrorPod { vec![Note::MirrorPod] } else { notes(&proofs) };
+    let notes = if because == Softened::MirrorPod { vec![Note::MirrorPod] } else { notes(review, &proofs) };
     Verdict::WouldDeny(WouldDeny { denials, policies, notes, because })
 }
 
@@ -65,14 +83,41 @@ pub fn refuse(fault: &Fault) -> Verdict {
     Verdict::Deny(Denied { denials: vec![denial], policies: Vec::new(), images: 0 })
 }
 
+/// The verdict on a review for which there is no room: a denial that judged nothing (C-03).
+#[must_use]
+pub fn shed() -> Verdict {
+    refuse(&no_room())
+}
+
+/// Why a review is not judged for which there is no room.
+#[must_use]
+pub fn no_room() -> Fault {
+    Fault::new(Code::Overloaded, "Provost is at capacity and judged nothing")
+}
+
+/// What becomes of a verdict where the operator only observes: a denial of any kind is recorded and not enforced.
+#[must_use]
+pub fn observed(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Deny(Denied { denials, policies, images: _ }) => {
+            Verdict::WouldDeny(WouldDeny { denials, policies, notes: Vec::new(), because: Softened::Observe })
+        }
+        Verdict::Admit(_) | Verdict::Override(_) | Verdict::WouldDeny(_) | Verdict::NoImages => verdict,
+    }
+}
+
 /// The verdict on a review whose record cannot be kept: a denial, whatever it was before.
 #[must_use]
 pub fn unrecorded(verdict: Verdict, why: &str) -> Verdict {
     let policies = verdict.policies().to_vec();
     let images = verdict.images_reviewed();
     let mut denials = vec![Denial::of_review(Code::AuditUnavailable, "a durable record", why.to_owned())];
-    if let Verdict::Deny(denied) = verdict {
-        denials.extend(denied.denials);
+    match verdict {
+        Verdict::Deny(Denied { denials: earlier, .. })
+        | Verdict::WouldDeny(WouldDeny { denials: earlier, because: Softened::Observe, .. })
+        // Not waived after all.
+        | Verdict::Override(Overridden { denials: earlier, .. }) => denials.extend(earlier),
+        Verdict::Admit(_) | Verdict::WouldDeny(_) | Verdict::NoImages => {}
     }
     Verdict::Deny(Denied { denials, policies, images })
 }
@@ -158,7 +203,7 @@ fn judge(
         match prove(policy, rule, pinned, answer.map(|answer| (answer, children)), now) {
             Ok(ground) => proofs.push(Proof { place: image.place.clone(), image: Some(pinned.clone()), ground }),
             Err(Refuted { code, wanted, found }) => {
-                denials.push(Denial::of_rule(code, image, policy, Some(rule), wanted, found))
+                denials.push(Denial::of_rule(code, image, policy, Some(rule), wanted, found));
             }
         }
     }
@@ -173,6 +218,49 @@ fn judge(
         ));
     }
     if denials.is_empty() { Ok(proofs) } else { Err(denials) }
+}
+
+/// What nobody judged of a refused image: the signatures that enforcing rules want of it, where it was refused by its name or
+/// digest and so nobody was asked about it. An override must waive these too, each by its own policy: that one policy lets
+/// the repository be waived does not satisfy another.
+fn unjudged<'a>(
+    image: &'a ReviewedImage,
+    step: &'a Step,
+    governing: &'a Governing,
+    refused: &'a [Denial],
+) -> impl Iterator<Item = Denial> + 'a {
+    let pinned = match step {
+        Step::Open { image, question: None, .. } => Some(image),
+        // Asked, and so judged; or refused by what nothing waives.
+        Step::Open { question: Some(_), .. } | Step::Proven(_) | Step::Denied(_) | Step::Unjudged => None,
+    };
+    let policies = governing.policies.iter().filter(|policy| policy.mode == Mode::Enforce);
+    let rules = policies.flat_map(move |policy| {
+        let covering = pinned.map(|pinned| policy.covering(pinned.repository())).into_iter().flatten();
+        covering.map(move |rule| (policy, rule))
+    });
+    rules.filter_map(move |(policy, rule)| {
+        let wanted = rule.signatures.as_ref()?;
+        let is_judged = refused.iter().any(|denial| {
+            denial.code != Code::DigestNotListed
+                && denial.rule.as_ref() == Some(&rule.name)
+                && denial.policy.as_ref().is_some_and(|stamp| stamp.name == policy.name)
+        });
+        let found = "not asked for, since the image is refused by its name or digest".to_owned();
+        (!is_judged).then(|| {
+            Denial::of_rule(Code::EvidenceUnavailable, image, policy, Some(rule), wanted_signatures(wanted), found)
+        })
+    })
+}
+
+/// Puts what is wrong with a request for an override behind the denials of the same image; what is about the whole review
+/// comes last.
+fn put_beside(denials: &mut Vec<Denial>, fault: Denial) {
+    let behind = fault
+        .place
+        .as_ref()
+        .and_then(|place| denials.iter().rposition(|denial| denial.place.as_ref() == Some(place)).map(|last| last + 1));
+    denials.insert(behind.unwrap_or(denials.len()), fault);
 }
 
 /// An index whose child was withdrawn is withdrawn with it.
@@ -260,11 +348,11 @@ fn wanted_signatures(wanted: &SignatureRule) -> String {
         (n, _) => format!("signatures by {n} of {names}"),
     };
     for (key, value) in &wanted.annotations {
-        text.push_str(&format!(", with {key}={value}"));
+        text.extend([", with ", key, "=", value]);
     }
     if !wanted.signed_from.is_empty() {
         let from = wanted.signed_from.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        text.push_str(&format!(", made for {from}"));
+        text.extend([", made for ", &from]);
     }
     text
 }
@@ -381,7 +469,7 @@ fn nearest(
     };
     for statement in signatures_of(facts, digest) {
         let Identity::Key(fingerprint) = statement.identity();
-        let keys = wanted.by.iter().filter_map(|name| policy.signers.get(name)).flat_map(|signer| signer.keys());
+        let keys = wanted.by.iter().filter_map(|name| policy.signers.get(name)).flat_map(Signer::keys);
         match keys.into_iter().find(|key| key.fingerprint == *fingerprint) {
             None => offer(
                 Code::WrongSigner,
@@ -446,14 +534,23 @@ const fn nearness(code: Code) -> u8 {
         | Code::AddressRefused
         | Code::EvidenceUnavailable
         | Code::DeadlineExceeded
+        | Code::BreakGlassDisabled
+        | Code::BreakGlassRefused
+        | Code::BreakGlassMalformed
+        | Code::GrantNotWaivable
+        | Code::GrantInsufficient
         | Code::AuditUnavailable
+        | Code::Overloaded
         | Code::InternalError => 1,
     }
 }
 
-fn notes(proofs: &[Proof]) -> Vec<Note> {
+fn notes(review: &Review, proofs: &[Proof]) -> Vec<Note> {
     let mut notes = BTreeSet::new();
-    if !proofs.is_empty() && proofs.iter().all(|proof| proof.ground == Ground::Unchanged) {
+    if break_glass::is_unneeded(review) {
+        notes.insert(Note::GrantNotNeeded);
+    }
+    if review.leaves_all_images() {
         notes.insert(Note::ImagesUnchanged);
     }
     if proofs.iter().any(|proof| proof.ground == Ground::EmptyInTemplate) {

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::code::Code;
 use super::evidence::{AskedKey, Question};
-use super::policy::{Governing, Mode, Policy, Rule};
+use super::policy::{Governing, Mode, Policy, Rule, Signer};
 use super::reference::{ImageRef, PinnedImage};
 use super::review::{Review, ReviewedImage, Subject};
 use super::verdict::{Denial, Ground};
@@ -247,7 +247,7 @@ fn ask(
     for (policy, rule) in rules.iter().filter_map(|at| at.of(governing)) {
         if let Some(signatures) = &rule.signatures {
             let signers = signatures.by.iter().filter_map(|name| policy.signers.get(name));
-            keys.extend(signers.flat_map(|signer| signer.keys()).map(AskedKey::from));
+            keys.extend(signers.flat_map(Signer::keys).map(AskedKey::from));
         }
     }
     let question = if refused || keys.is_empty() {

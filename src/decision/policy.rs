@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::name::{Namespace, PolicyName, RuleName, SignerName};
-use super::pattern::{NamespacePattern, RepositoryPattern};
+use super::pattern::{NamespacePattern, RepositoryPattern, TicketPattern};
 use super::reference::Digest;
 
 /// One `ReleasePolicy`.
@@ -25,6 +25,8 @@ pub struct Policy {
     pub signers: BTreeMap<SignerName, Signer>,
     /// At least one; an image needs one that covers it and must satisfy every one that does.
     pub rules: Vec<Rule>,
+    /// What of it may be overridden, and by whom; `None`: nothing (BG-01).
+    pub break_glass: Option<BreakGlass>,
 }
 
 /// Name and content hash of a policy, as every verdict names it: `payments@sha256:…`.
@@ -172,6 +174,71 @@ pub struct SignatureRule {
     pub signed_from: Vec<RepositoryPattern>,
 }
 
+/// How denials of a policy may be overridden.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BreakGlass {
+    /// By one person, at once, for one review.
+    pub request: OverrideRequests,
+}
+
+/// Who may override what by an annotated request. Somebody is listed, and something is waivable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverrideRequests {
+    /// Kubernetes users, exact. Never one of [`is_machine`].
+    pub users: BTreeSet<String>,
+    /// Kubernetes groups, exact. Never one of [`is_machine_group`].
+    pub groups: BTreeSet<String>,
+    /// Which denials it may waive.
+    pub waivable: BTreeSet<Waivable>,
+    /// What the ticket looks like that must be named.
+    pub ticket_pattern: TicketPattern,
+}
+
+impl OverrideRequests {
+    /// Whether this person is listed, by name or by one of the groups.
+    #[must_use]
+    pub fn lists(&self, user: &str, groups: &[String]) -> bool {
+        self.users.contains(user) || groups.iter().any(|group| self.groups.contains(group))
+    }
+}
+
+/// The kinds of denials that can be waived. What each covers: [`super::break_glass::waivable`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Waivable {
+    /// The image is from another repository, or is not one of the listed digests.
+    Repository,
+    /// Its signatures are not what the rule wants, or could not be asked for.
+    Signatures,
+}
+
+impl Waivable {
+    /// The word in a policy.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Repository => "repository",
+            Self::Signatures => "signatures",
+        }
+    }
+}
+
+/// Whether a Kubernetes user is no person: a service account, a node, a part of Kubernetes, nobody. None of them overrides.
+#[must_use]
+pub fn is_machine(user: &str) -> bool {
+    user.is_empty()
+        || user == "system:anonymous"
+        || ["system:serviceaccount:", "system:node:", "system:kube-"].iter().any(|of| user.starts_with(of))
+}
+
+/// Whether a Kubernetes group holds service accounts, nodes or unauthenticated callers.
+#[must_use]
+pub fn is_machine_group(group: &str) -> bool {
+    group.is_empty()
+        || ["system:serviceaccounts", "system:nodes", "system:unauthenticated"].contains(&group)
+        || group.starts_with("system:serviceaccounts:")
+}
+
 /// Digests that never run, whatever signs them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DenyList {
@@ -282,6 +349,7 @@ mod tests {
             mode,
             signers: BTreeMap::new(),
             rules: vec![],
+            break_glass: None,
         })
     }
 

@@ -17,10 +17,12 @@ use super::reference::Digest;
 
 mod claims;
 mod fit;
+mod floods;
 mod review;
 
 pub use claims::{ImageRow, NotARecord, Recovery, Row, column_repository};
 pub use fit::{MAX_RECORD, shorten};
+pub use floods::{Floods, Refusal, Repeats, Tally};
 pub use review::{ReviewInput, ReviewRecord};
 
 /// What `previous` is for the first record of a chain.
@@ -46,6 +48,10 @@ pub enum Event {
     },
     /// The first record of a chain that goes on where another ended without `stopped`.
     Recovered(Recovery),
+    /// Refusals that were equal to one that has a record of its own.
+    Repeats(Repeats),
+    /// Reviews that were turned away unjudged (C-03).
+    Shed(Tally),
 }
 
 /// What a server says of itself when it starts.
@@ -231,6 +237,21 @@ pub struct Draft {
 }
 
 impl Event {
+    /// What makes it equal to other refusals; `None` for all that was allowed, and for what is no review.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Review(review) => review.refusal(),
+            Self::Started(_)
+            | Self::Stopped
+            | Self::PoliciesChanged(_)
+            | Self::CertificateChanged { .. }
+            | Self::Recovered(_)
+            | Self::Repeats(_)
+            | Self::Shed(_) => None,
+        }
+    }
+
     /// Makes the event ready for a chain.
     #[must_use]
     pub fn draft(&self) -> Draft {
@@ -245,6 +266,8 @@ impl Event {
             Self::Recovered(Recovery { chain, seq, hash }) => {
                 format!(r#"{{"chain":"{chain}","hash":"{hash}","seq":{seq},"type":"recovered"}}"#)
             }
+            Self::Repeats(repeats) => repeats.canonical(),
+            Self::Shed(tally) => floods::shed(tally),
         };
         Draft { event }
     }
@@ -304,6 +327,12 @@ pub fn record_hash(previous: &[u8], body: &[u8]) -> Digest {
 mod tests {
     use super::*;
 
+    fn tally(count: usize) -> Tally {
+        let mut tally = Tally::default();
+        (0..count).for_each(|n| tally.add(&format!("{n}\u{1}\"")));
+        tally
+    }
+
     #[test]
     fn names_of_records() {
         for (text, name, place) in [
@@ -359,6 +388,8 @@ mod tests {
             }]),
             Event::CertificateChanged { fingerprint: NO_RECORD, not_after: time },
             Event::Recovered(Recovery { chain, seq: 9, hash: NO_RECORD }),
+            Event::Shed(Tally::default()),
+            Event::Shed(tally(300)),
         ] {
             let record = event.draft().seal(chain, 3, time, &writer, NO_RECORD);
             let value: serde_json::Value = serde_json::from_str(&record.body).expect("JSON");

@@ -1,5 +1,7 @@
 //! What is under review, as plain data: who asks for what, and every image with its place. It must never judge.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::code::Code;
@@ -34,6 +36,42 @@ pub struct Request {
     pub groups: Vec<String>,
     /// Nothing will be stored (C-27).
     pub dry_run: bool,
+    /// Who sent us the review. The body cannot say: it is set from the connection (C-08).
+    pub caller: Caller,
+}
+
+/// Who sends us reviews (C-08): an API server proves itself by a certificate or by the token in the webhook's address.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Caller {
+    /// A client certificate that the operator accepts; its subject.
+    Certificate(String),
+    /// A token that the operator has given out.
+    Token,
+    /// Neither: judged like any other, and trusted with nothing.
+    #[default]
+    Unknown,
+}
+
+impl Caller {
+    /// The word in records and metrics.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Certificate(_) => "certificate",
+            Self::Token => "token",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Whether the operator has let this caller in: what it asks for may use break-glass and registry credentials.
+    #[must_use]
+    pub const fn is_known(&self) -> bool {
+        match self {
+            Self::Certificate(_) | Self::Token => true,
+            Self::Unknown => false,
+        }
+    }
 }
 
 /// The operations that an API server sends.
@@ -89,6 +127,40 @@ pub struct Review {
     /// `spec.nodeName` of a pod that carries the annotation `kubernetes.io/config.mirror` (C-46).
     #[serde(default)]
     pub mirror_of_node: Option<String>,
+    /// What it says about an override.
+    #[serde(default)]
+    pub override_asked: OverrideAsked,
+}
+
+/// The annotation that asks for an override; with `.<container>` behind it, for one debug container.
+pub const BREAK_GLASS_REASON: &str = "provost.dev/break-glass-reason";
+/// The label that other gates know for it, and that does nothing here but explain how to ask.
+pub const BREAK_GLASS_LABEL: &str = "image-policy.k8s.io/break-glass";
+
+/// What an object says about an override, as written: untrusted text that [`super::break_glass`] judges. On a template
+/// the template itself is read, and the pod template in it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct OverrideAsked {
+    /// The annotation [`BREAK_GLASS_REASON`].
+    pub reason: Option<OverrideReason>,
+    /// [`BREAK_GLASS_REASON`] with `.<container>`, by container, for each debug container that this request adds, as it
+    /// stood on the pod beforehand.
+    pub containers: BTreeMap<String, String>,
+    /// It has the label [`BREAK_GLASS_LABEL`], whatever its value.
+    pub label: bool,
+    /// It has owner references.
+    pub owned: bool,
+}
+
+/// A reason for an override.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OverrideReason {
+    /// As written.
+    pub text: String,
+    /// It comes with this very request: the object is new, or had another reason, or none, before.
+    pub fresh: bool,
 }
 
 /// What an object is to the rules.

@@ -16,6 +16,8 @@ pub enum Verdict {
     Admit(Admitted),
     /// Something is not.
     Deny(Denied),
+    /// Something is not, and somebody who may has taken that upon themselves.
+    Override(Overridden),
     /// Something is not, and nobody enforces that here.
     WouldDeny(WouldDeny),
     /// The object can bring no image.
@@ -38,6 +40,52 @@ pub struct Denied {
     pub(in crate::decision) images: usize,
 }
 
+/// An override: the rules have run, every enforcing denial is waived, and all of them stay on record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overridden {
+    /// All denials: those that enforce are waived, the others are softened by their policy's mode.
+    pub(in crate::decision) denials: Vec<Denial>,
+    /// What waives them, never empty; each denial is waived by one permission alone (BG-06).
+    pub(in crate::decision) permissions: Vec<Permission>,
+    /// Of the images that nothing is wrong with.
+    pub(in crate::decision) proofs: Vec<Proof>,
+    pub(in crate::decision) policies: Vec<PolicyStamp>,
+    pub(in crate::decision) notes: Vec<Note>,
+    pub(in crate::decision) images: usize,
+}
+
+/// What allows to waive denials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Permission {
+    /// One person asked, for this one review.
+    Request(OverrideRequest),
+}
+
+/// An annotated request that counts. Texts are untrusted, bounded, and on one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverrideRequest {
+    /// Who overrides.
+    pub user: String,
+    /// The ticket.
+    pub ticket: String,
+    /// Why.
+    pub reason: String,
+    /// The debug container for which it counts; `None`: for the whole review.
+    pub container: Option<String>,
+    /// The policies that let this person override what they deny here; never empty.
+    pub policies: Vec<PolicyStamp>,
+}
+
+impl Permission {
+    /// What kind it is, as it stands in records and metrics.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Request(_) => "request",
+        }
+    }
+}
+
 /// What would have been denied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WouldDeny {
@@ -56,6 +104,8 @@ pub enum Softened {
     Audit,
     /// The mirror of a static pod: it runs already, refusing it would only hide it (C-46).
     MirrorPod,
+    /// `provost serve --observe` denies nothing, faults included.
+    Observe,
 }
 
 /// Notes on what was allowed, never on a denial.
@@ -67,6 +117,8 @@ pub enum Note {
     EmptyTemplateImage,
     /// The mirror of a static pod.
     MirrorPod,
+    /// An override was asked for, and nothing needed it.
+    GrantNotNeeded,
 }
 
 impl Note {
@@ -77,6 +129,7 @@ impl Note {
             Self::ImagesUnchanged => "images-unchanged",
             Self::EmptyTemplateImage => "empty-template-image",
             Self::MirrorPod => "mirror-pod",
+            Self::GrantNotNeeded => "grant-not-needed",
         }
     }
 }
@@ -223,12 +276,13 @@ impl Proof {
 }
 
 impl Verdict {
-    /// `admit`, `deny`, `would-deny` or `no-images`.
+    /// `admit`, `deny`, `override`, `would-deny` or `no-images`.
     #[must_use]
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Admit(_) => "admit",
             Self::Deny(_) => "deny",
+            Self::Override(_) => "override",
             Self::WouldDeny(_) => "would-deny",
             Self::NoImages => "no-images",
         }
@@ -239,16 +293,27 @@ impl Verdict {
     pub fn denials(&self) -> &[Denial] {
         match self {
             Self::Deny(denied) => &denied.denials,
+            Self::Override(overridden) => &overridden.denials,
             Self::WouldDeny(would) => &would.denials,
             Self::Admit(_) | Self::NoImages => &[],
         }
     }
 
-    /// Every proof of an admission.
+    /// What waives the denials that enforce; empty for every verdict but an override.
+    #[must_use]
+    pub fn permissions(&self) -> &[Permission] {
+        match self {
+            Self::Override(overridden) => &overridden.permissions,
+            Self::Admit(_) | Self::Deny(_) | Self::WouldDeny(_) | Self::NoImages => &[],
+        }
+    }
+
+    /// Every proof of an admission, and of an override's images with which nothing is wrong.
     #[must_use]
     pub fn proofs(&self) -> &[Proof] {
         match self {
             Self::Admit(admitted) => &admitted.proofs,
+            Self::Override(overridden) => &overridden.proofs,
             Self::Deny(_) | Self::WouldDeny(_) | Self::NoImages => &[],
         }
     }
@@ -259,6 +324,7 @@ impl Verdict {
         match self {
             Self::Admit(admitted) => &admitted.policies,
             Self::Deny(denied) => &denied.policies,
+            Self::Override(overridden) => &overridden.policies,
             Self::WouldDeny(would) => &would.policies,
             Self::NoImages => &[],
         }
@@ -270,6 +336,7 @@ impl Verdict {
         match self {
             Self::Admit(admitted) => &admitted.notes,
             Self::WouldDeny(would) => &would.notes,
+            Self::Override(overridden) => &overridden.notes,
             Self::Deny(_) | Self::NoImages => &[],
         }
     }
@@ -279,7 +346,7 @@ impl Verdict {
     pub const fn softened(&self) -> Option<Softened> {
         match self {
             Self::WouldDeny(would) => Some(would.because),
-            Self::Admit(_) | Self::Deny(_) | Self::NoImages => None,
+            Self::Admit(_) | Self::Deny(_) | Self::Override(_) | Self::NoImages => None,
         }
     }
 
@@ -288,8 +355,24 @@ impl Verdict {
     pub const fn images_reviewed(&self) -> usize {
         match self {
             Self::Deny(denied) => denied.images,
+            Self::Override(overridden) => overridden.images,
             Self::Admit(_) | Self::WouldDeny(_) | Self::NoImages => 0,
         }
+    }
+
+    /// The codes that an override waives, each once, in the order of the object; those that only a policy's mode softens are
+    /// not among them. Empty for every other verdict.
+    #[must_use]
+    pub fn waived(&self) -> Vec<Code> {
+        let mut codes = Vec::new();
+        if let Self::Override(overridden) = self {
+            for denial in overridden.denials.iter().filter(|denial| denial.mode == Mode::Enforce) {
+                if !codes.contains(&denial.code) {
+                    codes.push(denial.code);
+                }
+            }
+        }
+        codes
     }
 
     /// The codes of all denials, each once, in the order of the object and then of the list of codes.
@@ -310,6 +393,7 @@ impl Verdict {
 pub(crate) mod for_tests {
     use super::{Admitted, Denial, Denied, Ground, Note, PolicyStamp, Proof, Softened, Verdict, WouldDeny};
     use super::{Code, Mode, Place};
+    use super::{Overridden, OverrideRequest, Permission};
 
     pub(crate) fn denial(code: Code, at: Option<(Place, &str)>, found: &str, wanted: &str) -> Denial {
         let (place, image) = at.map(|(place, image)| (place, image.to_owned())).unzip();
@@ -323,6 +407,16 @@ pub(crate) mod for_tests {
 
     pub(crate) fn deny(denials: Vec<Denial>, policies: Vec<PolicyStamp>, images: usize) -> Verdict {
         Verdict::Deny(Denied { denials, policies, images })
+    }
+
+    pub(crate) fn overridden(
+        denials: Vec<Denial>,
+        requests: Vec<OverrideRequest>,
+        policies: Vec<PolicyStamp>,
+    ) -> Verdict {
+        let permissions = requests.into_iter().map(Permission::Request).collect();
+        let (proofs, notes, images) = (Vec::new(), Vec::new(), denials.len());
+        Verdict::Override(Overridden { denials, permissions, proofs, policies, notes, images })
     }
 
     pub(crate) fn would_deny(denials: Vec<Denial>, policies: Vec<PolicyStamp>, because: Softened) -> Verdict {

@@ -39,6 +39,8 @@ metrics! {
         "Reviews answered, by verdict and kind of object";
     DENIALS_TOTAL = counter "provost_denials_total", metrics::Unit::Count,
         "Denials, by reason code";
+    OVERRIDES_TOTAL = counter "provost_overrides_total", metrics::Unit::Count,
+        "Reviews allowed by an override, dry runs not counted, by what permits it";
     REVIEW_DURATION_SECONDS = histogram "provost_review_duration_seconds", metrics::Unit::Seconds,
         "Time from a review's header to its answer, by outcome";
     STAGE_DURATION_SECONDS = histogram "provost_stage_duration_seconds", metrics::Unit::Seconds,
@@ -61,6 +63,8 @@ metrics! {
         "Records that are not on disk yet";
     LEDGER_BYTES = gauge "provost_ledger_bytes", metrics::Unit::Bytes,
         "Size of the ledger's file";
+    LEDGER_SPACE_USED_RATIO = gauge "provost_ledger_space_used_ratio", metrics::Unit::Count,
+        "Share of the ledger's file system that is used, 0 to 1; from 0.8 on somebody should make room";
     POLICY_INFO = gauge "provost_policy_info", metrics::Unit::Count,
         "Policies in force, by source";
     POLICY_LOAD_FAILURES_TOTAL = counter "provost_policy_load_failures_total", metrics::Unit::Count,
@@ -75,6 +79,12 @@ metrics! {
         "Connections of the review path";
     IN_FLIGHT = gauge "provost_in_flight", metrics::Unit::Count,
         "Reviews being read, judged or answered";
+    OVERLOADED_TOTAL = counter "provost_overloaded_total", metrics::Unit::Count,
+        "Reviews turned away unjudged because there was no room for them";
+    CALLERS_UNKNOWN_TOTAL = counter "provost_callers_unknown_total", metrics::Unit::Count,
+        "Reviews from callers with neither a client certificate nor a token that is known";
+    OBSERVE = gauge "provost_observe", metrics::Unit::Count,
+        "1 where nothing is denied because the operator only observes";
     HTTP_REFUSED_TOTAL = counter "provost_http_refused_total", metrics::Unit::Count,
         "Requests and connections refused outside of the review protocol, by outcome";
     TLS_FAILURES_TOTAL = counter "provost_tls_failures_total", metrics::Unit::Count,
@@ -116,6 +126,10 @@ pub fn review(verdict: &Verdict, request: &Request, stages: &[(&'static str, Dur
     metrics::counter!(REVIEWS_TOTAL, "verdict" => verdict.word(), "kind" => kind(&request.kind.kind)).increment(1);
     for code in verdict.codes() {
         metrics::counter!(DENIALS_TOTAL, "code" => code.as_str()).increment(1);
+    }
+    // One for each review, whatever number of containers it is about; what several permit is named by the first.
+    if let (Some(permission), false) = (verdict.permissions().first(), request.dry_run) {
+        metrics::counter!(OVERRIDES_TOTAL, "by" => permission.kind()).increment(1);
     }
     for (stage, took) in stages {
         metrics::histogram!(STAGE_DURATION_SECONDS, "stage" => *stage).record(took.as_secs_f64());

@@ -19,8 +19,8 @@ use crate::decision::evidence::{
 use crate::decision::plan::{Limits, plan};
 use crate::decision::policy::{Governing, PolicySet};
 use crate::decision::reference::{Digest, PinnedImage};
-use crate::decision::review::Subject;
-use crate::decision::verdict::Verdict;
+use crate::decision::review::{Caller, Subject};
+use crate::decision::verdict::{OverrideRequest, Permission, Verdict};
 use crate::edge::admission::{self, Undecodable};
 use crate::edge::policy_dir;
 use crate::edge::sigstore::key::parse_pem;
@@ -72,12 +72,22 @@ struct Want {
     denials: Vec<String>,
     #[serde(default)]
     notes: Vec<String>,
+    /// What waives denials: `request user ticket: reason (policies)`, before the policies `for container` where it is one's.
+    #[serde(default)]
+    overrides: Vec<String>,
+    /// Who sends the review: `token` (the default), `unknown`, or `{"certificate": subject}`.
+    #[serde(default = "by_token")]
+    caller: Caller,
     /// Whether the evidence given is enough to stop the search; left out where nothing is asked.
     #[serde(default)]
     enough: Option<bool>,
     /// The time of the review; the default is 2026-11-01.
     #[serde(default)]
     now: Option<jiff::Timestamp>,
+}
+
+fn by_token() -> Caller {
+    Caller::Token
 }
 
 fn folder() -> PathBuf {
@@ -153,23 +163,33 @@ fn describe(verdict: &Verdict) -> Vec<String> {
         .map(|denial| {
             let mut text = denial.code().to_string();
             if let Some(place) = denial.place() {
-                text.push_str(&format!(" {}", place.path));
+                text.extend([" ", place.path.as_str()]);
             }
             if let Some(policy) = denial.policy() {
-                text.push_str(&format!(" {}", policy.name));
+                text.extend([" ", policy.name.as_str()]);
             }
             if let Some(rule) = denial.rule() {
-                text.push_str(&format!("/{rule}"));
+                text.extend(["/", rule.as_str()]);
             }
             text
         })
         .collect()
 }
 
+fn describe_overrides(verdict: &Verdict) -> Vec<String> {
+    let one = |permission: &Permission| {
+        let Permission::Request(OverrideRequest { user, ticket, reason, container, policies }) = permission;
+        let container = container.as_ref().map(|name| format!(" for {name}")).unwrap_or_default();
+        let policies = policies.iter().map(|stamp| stamp.name.as_str()).collect::<Vec<_>>().join(", ");
+        format!("{} {user} {ticket}: {reason}{container} ({policies})", permission.kind())
+    };
+    verdict.permissions().iter().map(one).collect()
+}
+
 fn judge(case: &str, want: &Want) -> Verdict {
     let evidence: BTreeMap<String, GivenFacts> = read(case, "evidence.json");
     let body = fs::read(folder().join(case).join("review.json")).expect("review.json");
-    let review = match admission::decode(&body) {
+    let mut review = match admission::decode(&body) {
         Ok(review) => review,
         Err(Undecodable::Refuse { fault, .. }) => {
             assert!(evidence.is_empty(), "{case}: evidence that nobody asks for");
@@ -177,6 +197,7 @@ fn judge(case: &str, want: &Want) -> Verdict {
         }
         Err(Undecodable::NoReply { detail }) => panic!("{case}: no reply possible: {detail}"),
     };
+    review.request.caller = want.caller.clone();
     let governing = if review.subject == Subject::NoImages || review.leaves_all_images() {
         Governing::default()
     } else {
@@ -219,9 +240,13 @@ fn every_case_ends_as_it_must() {
         let want: Want = read(case, "want.json");
         let verdict = judge(case, &want);
         let notes: Vec<&str> = verdict.notes().iter().map(|note| note.as_str()).collect();
-        let got =
-            (verdict.word().to_owned(), describe(&verdict), notes.iter().map(ToString::to_string).collect::<Vec<_>>());
-        let wanted = (want.verdict, want.denials, want.notes);
+        let got = (
+            verdict.word().to_owned(),
+            describe(&verdict),
+            notes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            describe_overrides(&verdict),
+        );
+        let wanted = (want.verdict, want.denials, want.notes, want.overrides);
         if got != wanted {
             wrong.push(format!("{case}:\n  want {wanted:?}\n  got  {got:?}"));
         }

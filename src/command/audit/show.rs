@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use serde_json::Value;
 
 use super::table;
-use crate::edge::ledger::{StoredRecord, printable};
+use crate::decision::printable::printable;
+use crate::edge::ledger::StoredRecord;
 
 /// Name and hashes, then every member of the body, indented by depth.
 pub(super) fn print(record: &StoredRecord, out: &mut impl Write) -> io::Result<()> {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use super::table::rfc3339;
-use crate::edge::ledger::{Stats, printable, printable_json};
+use crate::decision::printable::{printable, printable_json};
+use crate::edge::ledger::Stats;
 
 /// The sum over several ledgers.
 pub(super) fn sum(each: Vec<Stats>) -> Stats {

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::edge::ledger::{StoredRecord, printable};
+use crate::decision::printable::printable;
+use crate::edge::ledger::StoredRecord;
 
 /// Aligned columns with a line of titles.
 pub(super) fn print(records: &[StoredRecord], out: &mut impl Write) -> io::Result<()> {
@@ -88,7 +89,11 @@ fn cells(record: &StoredRecord) -> [String; 7] {
         verdict.push_str(" (dry run)");
     }
     let mut last = texts(&event["codes"]).join(",");
-    let images = images(&event);
+    let mut images = images(&event);
+    if let Some(count) = event["count"].as_u64() {
+        let of = event["of"].as_str().map(|of| format!(" of {of}")).unwrap_or_default();
+        images.push(format!("{count} times{of}"));
+    }
     if !last.is_empty() && !images.is_empty() {
         last.push(' ');
     }
@@ -155,6 +160,21 @@ mod tests {
              2026-11-20T10:00:00.123Z  kqzt-7-9f3c2a7e11d0c4aa  deny (dry run)  payments   Deployment/api  system:serviceaccount:x:y  unsigned b\n"
         );
         assert_eq!(printed(print, &[]), "");
+    }
+
+    #[test]
+    fn what_was_counted_says_how_often() {
+        for (event, want) in [
+            (
+                serde_json::json!({"type": "repeats", "of": "kqzt-7-9f3c2a7e11d0c4aa", "count": 312, "codes": ["unsigned"]}),
+                "repeats  unsigned 312 times of kqzt-7-9f3c2a7e11d0c4aa",
+            ),
+            (serde_json::json!({"type": "shed", "count": 9, "uids": ["u"]}), "shed  9 times"),
+        ] {
+            let record = StoredRecord { body: serde_json::json!({"event": event}).to_string(), ..record("", "") };
+            let text = printed(|r, o| print_line(&r[0], o), &[record]);
+            assert!(text.ends_with(&format!("  {want}\n")), "{text}");
+        }
     }
 
     #[test]

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::Refusal;
 use super::fit::{MAX_EVENT, Omitted, canonical, shorten};
 use crate::decision::code::Code;
 use crate::decision::evidence::{Identity, Origin};
 use crate::decision::policy::Mode;
 use crate::decision::reference::{Digest, ImageRef};
 use crate::decision::review::{Fault, Holder, Operation, Request, ReviewedImage};
-use crate::decision::verdict::{Denial, Ground, Note, Proof, Softened, Verdict};
+use crate::decision::verdict::{Denial, Ground, Note, OverrideRequest, Permission, Proof, Softened, Verdict};
 
 #[cfg(test)]
 mod tests;
@@ -36,12 +37,14 @@ pub struct ReviewInput<'a> {
 /// A review as it is recorded: canonical JSON within the limit of a record.
 ///
 /// Members: `type` (`review`), `uid`, `dryRun`, `operation`, `kind`, `resource`, `requestKind`, `requestResource`,
-/// `namespace`, `name`, `user`, `groups`, `verdict`, `softened`, `notes`, `codes`, `policies`, `images`, `denials`, `fault`,
-/// `stages` (pairs of name and microseconds) and, where something had no room, `omitted`: its count and the SHA-256 of the
+/// `namespace`, `name`, `user`, `caller`, `groups`, `verdict`, `softened`, `notes`, `codes`, `overrides` (what waives the
+/// denials that enforce), `policies`, `images`, `denials`, `fault`, `stages` (pairs of name and microseconds) and, where
+/// something had no room, `omitted`: its count and the SHA-256 of the
 /// canonical JSON of the whole list. Members that would be empty are left out, but for `codes`, `images`, `policies`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReviewRecord {
     canonical: String,
+    refusal: Option<Refusal>,
 }
 
 impl ReviewRecord {
@@ -58,7 +61,13 @@ impl ReviewRecord {
                 Some(if attempt.omitted.is_empty() { text } else { canonical(&shape(input, level, Hashes::Set)) })
             })
             .unwrap_or_else(|| tight(input));
-        Self { canonical }
+        Self { canonical, refusal: Refusal::of(&input) }
+    }
+
+    /// What makes it equal to other refusals; `None` where it is none.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_ref()
     }
 
     /// The record's `event`, as canonical JSON.
@@ -77,6 +86,7 @@ struct Level {
     groups: usize,
     policies: usize,
     denials: usize,
+    overrides: usize,
     /// For how many images this level is tried at all.
     images: usize,
     proofs: Proofs,
@@ -110,14 +120,41 @@ impl Hashes {
 
 /// From wide to narrow. A review of a few images with names of a usual length takes the first.
 const LEVELS: [Level; 3] = [
-    Level { text: 1024, asked: 1024, groups: 64, policies: 64, denials: 256, images: 128, proofs: Proofs::Whole },
-    Level { text: 256, asked: 512, groups: 32, policies: 16, denials: 64, images: 128, proofs: Proofs::Whole },
-    Level { text: 96, asked: 512, groups: 16, policies: 8, denials: 32, images: 128, proofs: Proofs::Evidence },
+    Level {
+        text: 1024,
+        asked: 1024,
+        groups: 64,
+        policies: 64,
+        denials: 256,
+        overrides: 64,
+        images: 128,
+        proofs: Proofs::Whole,
+    },
+    Level {
+        text: 256,
+        asked: 512,
+        groups: 32,
+        policies: 16,
+        denials: 64,
+        overrides: 16,
+        images: 128,
+        proofs: Proofs::Whole,
+    },
+    Level {
+        text: 96,
+        asked: 512,
+        groups: 16,
+        policies: 8,
+        denials: 32,
+        overrides: 8,
+        images: 128,
+        proofs: Proofs::Evidence,
+    },
 ];
 
 /// For what fits no other way: what was asked and how it ended, and the images with whatever room is left.
 const TIGHT: Level =
-    Level { text: 64, asked: 512, groups: 2, policies: 2, denials: 0, images: 0, proofs: Proofs::Hash };
+    Level { text: 64, asked: 512, groups: 2, policies: 2, denials: 0, overrides: 2, images: 0, proofs: Proofs::Hash };
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -136,6 +173,8 @@ struct Shape<'a> {
     namespace: Cow<'a, str>,
     name: Cow<'a, str>,
     user: Cow<'a, str>,
+    /// `certificate`, `token` or `unknown` (C-08).
+    caller: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     groups: Vec<Cow<'a, str>>,
     verdict: &'static str,
@@ -144,6 +183,8 @@ struct Shape<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<&'static str>,
     codes: Vec<Code>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    overrides: Vec<OverrideShape<'a>>,
     policies: Vec<Cow<'a, str>>,
     images: Vec<ImageShape<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -232,6 +273,18 @@ struct DenialShape<'a> {
 }
 
 #[derive(Serialize)]
+struct OverrideShape<'a> {
+    /// `request`.
+    by: &'static str,
+    user: Cow<'a, str>,
+    ticket: Cow<'a, str>,
+    reason: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<Cow<'a, str>>,
+    policies: Vec<Cow<'a, str>>,
+}
+
+#[derive(Serialize)]
 struct FaultShape<'a> {
     code: Code,
     detail: Cow<'a, str>,
@@ -259,6 +312,11 @@ fn shape<'a>(input: ReviewInput<'a>, level: &Level, hashes: Hashes) -> Shape<'a>
         let whole = || denials.iter().map(|denial| denial_shape(denial, &LEVELS[0])).collect::<Vec<_>>();
         omitted.insert("denials", hashes.of(denials.len() - level.denials, whole));
     }
+    let permissions = verdict.permissions();
+    if permissions.len() > level.overrides {
+        let whole = || permissions.iter().map(|permission| override_shape(permission, &LEVELS[0])).collect::<Vec<_>>();
+        omitted.insert("overrides", hashes.of(permissions.len() - level.overrides, whole));
+    }
     if level.proofs != Proofs::Whole && !proofs.is_empty() {
         let whole = || proofs.iter().map(|proof| proof_shape(proof, &LEVELS[0])).collect::<Vec<_>>();
         omitted.insert("proofs", hashes.of(proofs.len(), whole));
@@ -280,11 +338,13 @@ fn shape<'a>(input: ReviewInput<'a>, level: &Level, hashes: Hashes) -> Shape<'a>
         namespace: text(&request.namespace),
         name: text(&request.name),
         user: text(&request.user),
+        caller: request.caller.word(),
         groups: groups.iter().take(level.groups).map(|group| text(group)).collect(),
         verdict: verdict.word(),
         softened: verdict.softened().map(softened_word),
         notes: verdict.notes().iter().copied().map(Note::as_str).collect(),
         codes: verdict.codes(),
+        overrides: permissions.iter().take(level.overrides).map(|one| override_shape(one, level)).collect(),
         policies: policies.iter().take(level.policies).map(|stamp| owned(stamp.to_string())).collect(),
         images: image_shapes(input, level),
         denials: denials.iter().take(level.denials).map(|denial| denial_shape(denial, level)).collect(),
@@ -466,6 +526,19 @@ fn denial_shape<'a>(denial: &'a Denial, level: &Level) -> DenialShape<'a> {
     }
 }
 
+fn override_shape<'a>(permission: &'a Permission, level: &Level) -> OverrideShape<'a> {
+    let text = |text: &'a str| shorten(text, level.text);
+    let Permission::Request(OverrideRequest { user, ticket, reason, container, policies }) = permission;
+    OverrideShape {
+        by: permission.kind(),
+        user: text(user),
+        ticket: text(ticket),
+        reason: text(reason),
+        container: container.as_deref().map(text),
+        policies: policies.iter().take(level.policies).map(|stamp| text(stamp.name.as_str())).collect(),
+    }
+}
+
 fn identity_text(identity: &Identity) -> String {
     match identity {
         Identity::Key(fingerprint) => format!("key {fingerprint}"),
@@ -477,6 +550,7 @@ const fn softened_word(softened: Softened) -> &'static str {
         Softened::Warn => "warn",
         Softened::Audit => "audit",
         Softened::MirrorPod => "mirror-pod",
+        Softened::Observe => "observe",
     }
 }
 

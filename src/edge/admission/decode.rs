@@ -2,10 +2,10 @@
 //! with the uid that its denial needs, or, without one, no reply at all.
 
 use super::form::Form;
-use super::printable::clip;
 use super::reading::Reading;
 use super::rescue::{RESCUE_WINDOW, rescue_uid};
 use crate::decision::code::Code;
+use crate::decision::printable::clip;
 use crate::decision::review::{Fault, Request, Review};
 
 /// The longest body that is read, in bytes (C-09).
@@ -73,8 +73,8 @@ pub fn decode(body: &[u8]) -> Result<Review, Undecodable> {
     let request = reading.request;
     match formed {
         Err(fault) => Err(Undecodable::Refuse { request: Box::new(request), fault }),
-        Ok(Form { namespace, subject, images, unknown_fields, mirror_of_node }) => {
-            Ok(Review { request, namespace, subject, images, unknown_fields, mirror_of_node })
+        Ok(Form { namespace, subject, images, unknown_fields, mirror_of_node, override_asked }) => {
+            Ok(Review { request, namespace, subject, images, unknown_fields, mirror_of_node, override_asked })
         }
     }
 }

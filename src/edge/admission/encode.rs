@@ -1,9 +1,11 @@
 //! From a verdict to the bytes of the reply (C-20 to C-26). It must never write `patch` or `patchType`, and never say
 //! `allowed` for any reason but the verdict.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
-use super::message::{annotation_list, message, stale, warnings};
+use super::message::{annotation_list, message, observed_warnings, stale, warnings};
 use crate::decision::code::Code;
 use crate::decision::verdict::{Note, Verdict};
 
@@ -23,6 +25,8 @@ pub struct Reply<'a> {
 pub enum RecordMark {
     /// It stands in the ledger, or in its queue, under this id.
     Saved(String),
+    /// It is counted with others that are equal to the record of this id.
+    RepeatOf(String),
     /// It could not be written in time and may yet be.
     Pending,
     /// There is none of its own.
@@ -31,11 +35,20 @@ pub enum RecordMark {
 
 /// The body of the HTTP reply: one line of JSON.
 #[must_use]
-#[expect(clippy::missing_panics_doc, reason = "it cannot: a reply is texts and numbers only")]
 pub fn encode(reply: &Reply<'_>) -> Vec<u8> {
+    encode_with(reply, warnings(reply.verdict, &reply.record))
+}
+
+/// The same where the operator only observes: a warning of its own says so to whoever applies something.
+#[must_use]
+pub fn encode_observed(reply: &Reply<'_>) -> Vec<u8> {
+    encode_with(reply, observed_warnings(reply.verdict, &reply.record))
+}
+
+fn encode_with(reply: &Reply<'_>, warnings: Vec<String>) -> Vec<u8> {
     let Reply { uid, verdict, record } = reply;
     let allowed = match verdict {
-        Verdict::Admit(_) | Verdict::WouldDeny(_) | Verdict::NoImages => true,
+        Verdict::Admit(_) | Verdict::Override(_) | Verdict::WouldDeny(_) | Verdict::NoImages => true,
         Verdict::Deny(_) => false,
     };
     let review = Review {
@@ -45,7 +58,7 @@ pub fn encode(reply: &Reply<'_>) -> Vec<u8> {
             uid,
             allowed,
             status: (!allowed).then(|| Status::of(verdict, record)),
-            warnings: warnings(verdict, record),
+            warnings,
             audit_annotations: annotations(verdict, record),
         },
     };
@@ -95,9 +108,11 @@ struct Annotations<'a> {
     #[serde(skip_serializing_if = "String::is_empty")]
     codes: String,
     #[serde(skip_serializing_if = "String::is_empty")]
+    overridden: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     policy: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    record: Option<&'a str>,
+    record: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "String::is_empty")]
     notes: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -132,13 +147,18 @@ fn status_code(verdict: &Verdict) -> u16 {
 }
 
 fn annotations<'a>(verdict: &Verdict, record: &'a RecordMark) -> Annotations<'a> {
+    let waived = verdict.waived();
+    let mut codes = verdict.codes();
+    codes.retain(|code| !waived.contains(code));
     Annotations {
         verdict: verdict.word(),
-        codes: annotation_list(verdict.codes().into_iter().map(Code::as_str)),
+        codes: annotation_list(codes.into_iter().map(Code::as_str)),
+        overridden: annotation_list(waived.into_iter().map(Code::as_str)),
         policy: annotation_list(verdict.policies().iter().map(ToString::to_string)),
         record: match record {
-            RecordMark::Saved(id) => Some(id),
-            RecordMark::Pending => Some("pending"),
+            RecordMark::Saved(id) => Some(Cow::Borrowed(id)),
+            RecordMark::RepeatOf(id) => Some(Cow::Owned(format!("repeat of {id}"))),
+            RecordMark::Pending => Some(Cow::Borrowed("pending")),
             RecordMark::None => None,
         },
         notes: annotation_list(verdict.notes().iter().copied().map(Note::as_str)),

@@ -3,13 +3,15 @@
 
 use super::decode::{malformed, quoted};
 use super::kinds::{Shape, shape};
-use super::object::Object;
+use super::object::{Asked, Object};
 use super::reading::{Gvk, Part, Reading};
 use super::update::Objects;
 use crate::decision::code::Code;
 use crate::decision::compare::{mark_unchanged_in_pod, mark_unchanged_in_template};
 use crate::decision::name::Namespace;
-use crate::decision::review::{Fault, Operation, Request, ReviewedImage, Subject, UnknownField};
+use crate::decision::review::{
+    Fault, Holder, Operation, OverrideAsked, OverrideReason, Request, ReviewedImage, Subject, UnknownField,
+};
 
 /// Stands for the namespace of a request that has none and can bring no image, such as CONNECT to a node. No policy is
 /// asked for it; records show the request's own, empty text.
@@ -22,6 +24,7 @@ pub(super) struct Form {
     pub(super) images: Vec<ReviewedImage>,
     pub(super) unknown_fields: Vec<UnknownField>,
     pub(super) mirror_of_node: Option<String>,
+    pub(super) override_asked: OverrideAsked,
 }
 
 impl Reading<'_> {
@@ -51,8 +54,14 @@ impl Reading<'_> {
             }
         }
         if shape.subject == Subject::NoImages {
-            let (images, unknown_fields) = (Vec::new(), Vec::new());
-            return Ok(Form { namespace, subject: shape.subject, images, unknown_fields, mirror_of_node: None });
+            return Ok(Form {
+                namespace,
+                subject: shape.subject,
+                images: Vec::new(),
+                unknown_fields: Vec::new(),
+                mirror_of_node: None,
+                override_asked: OverrideAsked::default(),
+            });
         }
         let Some(mut object) = object else {
             return Err(malformed(format!("request.object is absent or null, wanted a {}", kind.kind)));
@@ -61,9 +70,10 @@ impl Reading<'_> {
             return Err(malformed(format!("no container in {}", shape.prefix)));
         }
         let unknown_fields = compare(&mut object, old.as_deref(), shape, operation, body);
+        let override_asked = asked(&object, old.as_deref(), operation);
         let Object { images, mirror, node_name, .. } = *object;
         let mirror_of_node = mirror.then(|| node_name.into_owned());
-        Ok(Form { namespace, subject: shape.subject, images, unknown_fields, mirror_of_node })
+        Ok(Form { namespace, subject: shape.subject, images, unknown_fields, mirror_of_node, override_asked })
     }
 }
 
@@ -93,6 +103,31 @@ fn agrees(object: &Object<'_>, kind: &Gvk<'_>, request: &Request, must_say: bool
         }
     }
     Ok(())
+}
+
+/// What is said about an override, compared with what was said before.
+fn asked(object: &Object<'_>, old: Option<&Object<'_>>, operation: Operation) -> OverrideAsked {
+    let Asked { reason, containers: _, label, owned } = &object.override_asked;
+    let reason = reason.as_ref().map(|text| OverrideReason {
+        text: text.to_string(),
+        // Without the old object nobody can say that it was changed.
+        fresh: operation == Operation::Create
+            || old.is_some_and(|old| old.override_asked.reason.as_ref() != Some(text)),
+    });
+    let debug = |object: &&ReviewedImage| object.place.holder == Holder::EphemeralContainer;
+    let mut containers = std::collections::BTreeMap::new();
+    if let (Operation::Update, Some(old)) = (operation, old) {
+        let before: std::collections::HashSet<&str> =
+            old.images.iter().filter(debug).map(|image| image.place.name.as_str()).collect();
+        let added: std::collections::HashSet<&str> =
+            object.images.iter().filter(debug).map(|image| image.place.name.as_str()).collect();
+        for (name, text) in &old.override_asked.containers {
+            if added.contains(name.as_str()) && !before.contains(name.as_str()) {
+                containers.insert(name.clone(), text.to_string());
+            }
+        }
+    }
+    OverrideAsked { reason, containers, label: *label, owned: *owned }
 }
 
 /// Marks the images that an UPDATE leaves as they were; gives the unknown fields, marked likewise.

@@ -55,7 +55,57 @@ pub(super) fn shape(kind: &Gvk<'_>, operation: Operation) -> Option<Shape> {
     }
 }
 
+/// Whether a manifest of this version and kind may hold a pod: by the kind's name in the groups of Kubernetes, also in a
+/// version that no API server serves any more. What is then no kind of ours is refused by its review, and not passed over.
+#[must_use]
+pub fn is_workload(api_version: &str, kind: &str) -> bool {
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    matches!(group, "" | "apps" | "batch" | "extensions")
+        && WORKLOADS.iter().any(|workload| kind.eq_ignore_ascii_case(workload))
+}
+
+/// Every kind that holds a pod.
+const WORKLOADS: &[&str] = &[
+    "Pod",
+    "PodTemplate",
+    "ReplicationController",
+    "Deployment",
+    "ReplicaSet",
+    "StatefulSet",
+    "DaemonSet",
+    "Job",
+    "CronJob",
+];
+
 impl Shape {
     /// An object without a pod spec.
     pub(super) const NO_IMAGES: Self = Self { subject: Subject::NoImages, path: &[], prefix: "" };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shape_with_images_is_a_workload() {
+        for kind in WORKLOADS {
+            let known = ["v1", "apps/v1", "batch/v1"].into_iter().filter(|api_version| {
+                let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+                let gvk = Gvk { group: group.into(), version: version.into(), kind: (*kind).into() };
+                shape(&gvk, Operation::Create).is_some_and(|shape| shape.subject != Subject::NoImages)
+            });
+            assert_eq!(known.count(), 1, "{kind}");
+        }
+        for (api_version, kind, want) in [
+            ("apps/v1", "Deployment", true),
+            ("extensions/v1beta1", "Deployment", true),
+            ("apps/v1", "deployment", true),
+            ("", "Pod", true),
+            ("argoproj.io/v1alpha1", "Deployment", false),
+            ("v1", "ConfigMap", false),
+            ("v1", "", false),
+        ] {
+            assert_eq!(is_workload(api_version, kind), want, "{api_version} {kind}");
+        }
+    }
 }

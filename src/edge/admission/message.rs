@@ -6,11 +6,11 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use super::encode::RecordMark;
-use super::printable::{clip, printable, shorten};
 use crate::decision::code::Code;
 use crate::decision::policy::Mode;
+use crate::decision::printable::{clip, printable, shorten};
 use crate::decision::review::{Holder, Place};
-use crate::decision::verdict::{Denial, Softened, Verdict};
+use crate::decision::verdict::{Denial, OverrideRequest, Permission, Softened, Verdict};
 
 /// The longest message, in bytes: under 1.5 KiB.
 pub(super) const MAX_MESSAGE: usize = 1535;
@@ -52,19 +52,38 @@ pub(super) fn message(verdict: &Verdict, record: &RecordMark) -> String {
 
 /// Warnings for the user who sent the request: none for an admission, nor for what only an `audit` policy refuses.
 pub(super) fn warnings(verdict: &Verdict, record: &RecordMark) -> Vec<String> {
+    warnings_within(verdict, record, MAX_WARNINGS)
+}
+
+/// The same where the operator only observes: each reply says so first.
+pub(super) fn observed_warnings(verdict: &Verdict, record: &RecordMark) -> Vec<String> {
+    let mut all =
+        vec![format!("provost: observe mode: nothing is denied here; this review ended in {}", verdict.word())];
+    all.extend(warnings_within(verdict, record, MAX_WARNINGS - 1));
+    all
+}
+
+fn warnings_within(verdict: &Verdict, record: &RecordMark, most: usize) -> Vec<String> {
     let softened = match verdict {
         Verdict::Deny(_) => "",
+        Verdict::Override(_) => " (overridden)",
         Verdict::Admit(_) | Verdict::NoImages | Verdict::WouldDeny(_) => match verdict.softened() {
             Some(Softened::Warn) => " (not enforced)",
             Some(Softened::MirrorPod) => " (mirror pod, not enforced)",
+            Some(Softened::Observe) => " (observed, not enforced)",
             Some(Softened::Audit) | None => return Vec::new(),
         },
     };
     let mut seen = HashSet::new();
-    let mut warnings = Vec::new();
+    let mut warnings = overrides(verdict, record);
+    let first = warnings.len();
     for denial in verdict.denials() {
+        // Whoever is turned away unjudged is told by the reason alone: its client tries again by itself.
+        if denial.code() == Code::Overloaded && matches!(verdict, Verdict::Deny(_)) {
+            continue;
+        }
         let softened = match denial.mode() {
-            Mode::Warn if softened.is_empty() => " (not enforced)",
+            Mode::Warn if verdict.softened().is_none() => " (not enforced)",
             Mode::Enforce | Mode::Warn => softened,
             Mode::Audit => continue,
         };
@@ -73,7 +92,7 @@ pub(super) fn warnings(verdict: &Verdict, record: &RecordMark) -> Vec<String> {
             None => (None, denial.found()),
         };
         // An API server drops what it was told before.
-        if !seen.insert((denial.code(), softened, path, what)) || warnings.len() == MAX_WARNINGS {
+        if !seen.insert((denial.code(), softened, path, what)) || warnings.len() == most {
             continue;
         }
         let what = clip(&short_digests(what), MAX_WARNING);
@@ -81,11 +100,44 @@ pub(super) fn warnings(verdict: &Verdict, record: &RecordMark) -> Vec<String> {
         let warning = format!("provost: {}{softened}: {}", denial.code(), what.trim_end());
         warnings.push(shorten(&warning, MAX_WARNING));
     }
-    if seen.len() > MAX_WARNINGS {
-        warnings.truncate(MAX_WARNINGS - 1);
-        let more = seen.len() - warnings.len();
+    if first + seen.len() > most {
+        warnings.truncate(most - 1);
+        let more = first + seen.len() - warnings.len();
         let record = record_name(record).map(|record| format!(", {record}")).unwrap_or_default();
         warnings.push(shorten(&format!("provost: and {more} more{record}"), MAX_WARNING));
+    }
+    warnings
+}
+
+/// Who overrides, for how long, and that people will look: at most three of them, and how many more.
+fn overrides(verdict: &Verdict, record: &RecordMark) -> Vec<String> {
+    const MOST: usize = 3;
+    let permissions = verdict.permissions();
+    let shown = if permissions.len() > MOST { MOST - 1 } else { permissions.len() };
+    let mut warnings: Vec<String> = permissions
+        .iter()
+        .take(shown)
+        .map(|permission| {
+            let Permission::Request(OverrideRequest { user, ticket, container, .. }) = permission;
+            let scope = match container {
+                None => "this request".to_owned(),
+                Some(name) => format!("container {}", clip(name, 20)),
+            };
+            // There is no room for the whole name, and a record is found by its place in the ledger.
+            let record = match record {
+                RecordMark::Saved(id) => format!(": {}", clip(id.rsplit_once('-').map_or(id, |(place, _)| place), 24)),
+                // An override is never a repeat, and is nothing without a record.
+                RecordMark::RepeatOf(_) | RecordMark::Pending | RecordMark::None => String::new(),
+            };
+            let (user, ticket) = (clip(user, 24), clip(ticket, 16));
+            shorten(
+                &format!("provost: override by {user} ({ticket}), {scope} only, will be reviewed{record}"),
+                MAX_WARNING,
+            )
+        })
+        .collect();
+    if shown < permissions.len() {
+        warnings.push(format!("provost: and {} more overrides", permissions.len() - shown));
     }
     warnings
 }
@@ -180,6 +232,7 @@ fn tail(verdict: &Verdict, record: &RecordMark) -> String {
 fn record_name(record: &RecordMark) -> Option<String> {
     match record {
         RecordMark::Saved(id) => Some(format!("record {}", clip(id, 80))),
+        RecordMark::RepeatOf(id) => Some(format!("repeat of {}", clip(id, 80))),
         RecordMark::Pending => Some("record: pending".to_owned()),
         RecordMark::None => None,
     }
@@ -231,6 +284,10 @@ fn explain(denial: &Denial, several_policies: bool, limit: usize, digests: fn(&s
         let _ = write!(out, " in {}", policy.name);
     }
     let (found, wanted) = (show(denial.found()), show(denial.wanted()));
+    if denial.code() == Code::Overloaded {
+        let _ = write!(out, ": {found}; {}", denial.advice());
+        return out;
+    }
     // The image's name stands before these and shows what was found.
     if denial.code() == Code::NotReleaseRepo && !wanted.is_empty() {
         let _ = write!(out, ", allowed here: {wanted}");

@@ -12,14 +12,13 @@ mod kinds;
 mod known_fields;
 mod message;
 mod object;
-mod printable;
 mod reading;
 mod rescue;
 mod strict;
 mod update;
 
 pub use decode::{MAX_BODY, Undecodable, decode, too_large};
-pub use encode::{RecordMark, Reply, encode};
+pub use encode::{RecordMark, Reply, encode, encode_observed};
+pub use kinds::is_workload;
 pub use known_fields::{KnownFields, known_fields};
-pub use printable::{clip, printable, shorten};
 pub use rescue::{RESCUE_WINDOW, rescue_uid};

@@ -7,10 +7,10 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 use super::kinds::Shape;
 use super::known_fields::{CONTAINER, EPHEMERAL_CONTAINER, IMAGE_VOLUME, POD_SPEC, VOLUME};
-use super::printable::clip;
 use super::strict::{self, Fields, Value, deeper, names_image};
 use crate::decision::code::Code;
-use crate::decision::review::{Fault, Holder, Place, ReviewedImage, Subject};
+use crate::decision::printable::clip;
+use crate::decision::review::{BREAK_GLASS_LABEL, BREAK_GLASS_REASON, Fault, Holder, Place, ReviewedImage, Subject};
 
 /// Containers and image volumes that one object may hold, and unknown fields that may hold an image.
 pub(super) const MAX_IMAGES: usize = 20_000;
@@ -33,10 +33,21 @@ pub(super) struct Object<'de> {
     /// Of a pod that says it is a mirror.
     pub(super) mirror: bool,
     pub(super) node_name: Cow<'de, str>,
+    pub(super) override_asked: Asked<'de>,
     pub(super) images: Vec<ReviewedImage>,
     pub(super) strangers: Vec<Stranger>,
     /// Why reading ended, where that is not the form of the JSON.
     pub(super) fault: Option<Fault>,
+}
+
+/// What the metadata of an object, or of the pod template in it, say about an override.
+#[derive(Debug, Default)]
+pub(super) struct Asked<'de> {
+    pub(super) reason: Option<Cow<'de, str>>,
+    /// By container.
+    pub(super) containers: Vec<(String, Cow<'de, str>)>,
+    pub(super) label: bool,
+    pub(super) owned: bool,
 }
 
 /// An unknown field that may hold an image, and where to find it again.
@@ -70,6 +81,7 @@ impl<'de> Object<'de> {
             generate_name: Cow::Borrowed(""),
             mirror: false,
             node_name: Cow::Borrowed(""),
+            override_asked: Asked::default(),
             images: Vec::new(),
             strangers: Vec::new(),
             fault: None,
@@ -185,7 +197,11 @@ impl<'de> Fields<'de> for Step<'_, 'de> {
             }
             ("kind", _) if self.top => value.text().map(|text| self.object.kind = text),
             ("apiVersion", _) if self.top => value.text().map(|text| self.object.api_version = text),
-            ("metadata", _) if self.top => value.object(&mut Metadata { object: &mut *self.object }).map(drop),
+            ("metadata", _) if self.top => {
+                value.object(&mut Metadata { object: &mut *self.object, own: true }).map(drop)
+            }
+            // That of the pod template.
+            ("metadata", [_]) => value.object(&mut Metadata { object: &mut *self.object, own: false }).map(drop),
             _ => value.skip().map(drop),
         }
     }
@@ -193,6 +209,8 @@ impl<'de> Fields<'de> for Step<'_, 'de> {
 
 struct Metadata<'o, 'de> {
     object: &'o mut Object<'de>,
+    /// The object's own, not that of the pod template in it.
+    own: bool,
 }
 
 impl<'de> Fields<'de> for Metadata<'_, 'de> {
@@ -222,23 +240,28 @@ impl<'de> Fields<'de> for Metadata<'_, 'de> {
 
     fn known<A: MapAccess<'de>>(&mut self, key: &'static str, value: Value<'_, A>) -> Result<(), A::Error> {
         match key {
-            "name" => value.text().map(|text| self.object.name = text),
-            "generateName" => value.text().map(|text| self.object.generate_name = text),
-            "namespace" => value.text().map(|text| self.object.namespace = text),
-            "annotations" if self.object.shape.subject == Subject::Pod => {
-                value.object(&mut Annotations { mirror: &mut self.object.mirror }).map(drop)
+            "name" if self.own => value.text().map(|text| self.object.name = text),
+            "generateName" if self.own => value.text().map(|text| self.object.generate_name = text),
+            "namespace" if self.own => value.text().map(|text| self.object.namespace = text),
+            "labels" => value.object(&mut Labels { asked: &mut self.object.override_asked }).map(drop),
+            "annotations" => value.object(&mut Annotations { object: &mut *self.object }).map(drop),
+            "ownerReferences" => {
+                let Value { map, depth } = value;
+                let any = map.next_value_seed(AnyElement { depth })?;
+                self.object.override_asked.owned |= any;
+                Ok(())
             }
             _ => value.skip().map(drop),
         }
     }
 }
 
-/// The one annotation that is read: it changes what a denial does, and never makes an image proven.
-struct Annotations<'o> {
-    mirror: &'o mut bool,
+/// The annotations that are read change what a denial does, and never make an image proven.
+struct Annotations<'o, 'de> {
+    object: &'o mut Object<'de>,
 }
 
-impl<'de> Fields<'de> for Annotations<'_> {
+impl<'de> Fields<'de> for Annotations<'_, 'de> {
     fn what(&self) -> &'static str {
         "the object's annotations"
     }
@@ -252,8 +275,80 @@ impl<'de> Fields<'de> for Annotations<'_> {
     }
 
     fn unknown<A: MapAccess<'de>>(&mut self, key: &str, value: Value<'_, A>) -> Result<(), A::Error> {
-        *self.mirror |= key == MIRROR_ANNOTATION;
+        let asked = &mut self.object.override_asked;
+        match key.strip_prefix(BREAK_GLASS_REASON) {
+            Some("") => {
+                // Beside that of a template that of its pods says nothing new.
+                asked.reason = Some(value.text()?);
+                return Ok(());
+            }
+            Some(behind) => {
+                if let Some(container) = behind.strip_prefix('.') {
+                    asked.containers.push((container.to_owned(), value.text()?));
+                    return Ok(());
+                }
+            }
+            None => self.object.mirror |= key == MIRROR_ANNOTATION && self.object.shape.subject == Subject::Pod,
+        }
         value.skip().map(drop)
+    }
+}
+
+/// The labels, of which one is looked for.
+struct Labels<'o, 'de> {
+    asked: &'o mut Asked<'de>,
+}
+
+impl<'de> Fields<'de> for Labels<'_, 'de> {
+    fn what(&self) -> &'static str {
+        "the object's labels"
+    }
+
+    fn keys(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn known<A: MapAccess<'de>>(&mut self, _: &'static str, value: Value<'_, A>) -> Result<(), A::Error> {
+        value.skip().map(drop)
+    }
+
+    fn unknown<A: MapAccess<'de>>(&mut self, key: &str, value: Value<'_, A>) -> Result<(), A::Error> {
+        self.asked.label |= key == BREAK_GLASS_LABEL;
+        value.skip().map(drop)
+    }
+}
+
+/// Whether a list holds anything; `null` holds nothing.
+struct AnyElement {
+    depth: u8,
+}
+
+impl<'de> DeserializeSeed<'de> for AnyElement {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for AnyElement {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a list of owners")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<bool, A::Error> {
+        let below = strict::Skip { depth: deeper(self.depth)? };
+        let mut any = false;
+        while seq.next_element_seed(below)?.is_some() {
+            any = true;
+        }
+        Ok(any)
     }
 }
 

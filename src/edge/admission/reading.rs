@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use super::decode::{malformed, quoted};
 use super::kinds::{Shape, shape};
 use super::object::Object;
-use super::printable::clip;
 use super::strict::{self, Fields, Skip, Text, Value};
+use crate::decision::printable::clip;
 use crate::decision::review::{Fault, Kind, Operation, Request, Subject};
 
 /// The level of nesting at which the objects stand: review, request, object.

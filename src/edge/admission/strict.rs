@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::printable::clip;
+use crate::decision::printable::clip;
 
 /// How deep objects and lists may be nested; the review itself is the first level.
 pub(super) const MAX_DEPTH: u8 = 64;

@@ -9,7 +9,6 @@ use std::time::Duration;
 use crate::decision::reference::Host;
 use crate::edge::telling::LogFormat;
 
-mod node;
 mod print;
 mod problem;
 mod reader;
@@ -72,6 +71,14 @@ pub struct Config {
     pub tls_cert: Setting<PathBuf>,
     /// `tls.key`: PEM.
     pub tls_key: Setting<PathBuf>,
+    /// `tls.clientCa`: PEM; callers show a certificate under it.
+    pub client_ca: Option<Setting<PathBuf>>,
+    /// `tls.clientSubjects`: common names or DNS names of callers' certificates; none: any under the CA.
+    pub client_subjects: Vec<Setting<String>>,
+    /// `callerToken`: the file with the tokens that callers may show instead.
+    pub caller_token: Setting<PathBuf>,
+    /// `observe`: judge and record everything, and deny nothing.
+    pub observe: Setting<bool>,
     /// `drain`: how long is served after the end was asked for.
     pub drain: Setting<Duration>,
     /// `policies`: a folder.
@@ -84,6 +91,10 @@ pub struct Config {
     pub registries: BTreeMap<Host, RegistryHost>,
     /// `limits.connections`: of the review path.
     pub connections: Setting<usize>,
+    /// `limits.computing`: reviews that compute at once.
+    pub computing: Setting<usize>,
+    /// `limits.waiting`: reviews that wait for evidence at once.
+    pub waiting: Setting<usize>,
     /// `limits.imagesPerReview`: distinct images.
     pub images_per_review: Setting<usize>,
     /// `cache.size`: bytes of evidence.
@@ -98,11 +109,7 @@ pub struct Config {
 
 /// Keys that later versions know, and what this one lacks.
 const NOT_YET: &[(&str, &str)] = &[
-    ("tls.clientCa", "callers are not told apart"),
-    ("tls.clientSubjects", "callers are not told apart"),
-    ("callerToken", "callers are not told apart"),
     ("manageWebhook", "it does not write its webhook configuration"),
-    ("observe", "there is no mode that only observes"),
     ("ledger.checkpointKey", "it does not sign checkpoints"),
     ("ledger.retention", "it does not prune the ledger"),
     ("evidence", "signatures are looked for in the image's own repository only"),
@@ -112,8 +119,6 @@ const NOT_YET: &[(&str, &str)] = &[
     ("exemptNamespaces", "it does not write its webhook configuration"),
     ("notify", "it notifies nobody"),
     ("pullSecrets", "it does not read pull secrets"),
-    ("limits.computing", "it does not shed load"),
-    ("limits.waiting", "it does not shed load"),
     ("limits.evidence", "the limits of evidence are fixed"),
 ];
 
@@ -142,7 +147,12 @@ impl Config {
         let mut tls = reader.subsection(&mut top, "tls");
         let tls_cert = reader.text(&mut tls, "cert", PathBuf::from("certs/tls.crt"), path);
         let tls_key = reader.text(&mut tls, "key", PathBuf::from("certs/tls.key"), path);
+        let client_ca = reader.maybe_text(&mut tls, "clientCa", path);
+        let client_subjects = reader.list(&mut tls, "clientSubjects");
+        check_subjects(reader, client_ca.as_ref(), &client_subjects);
         reader.finish(tls, NOT_YET);
+        let caller_token = reader.text(&mut top, "callerToken", PathBuf::from("caller-token"), path);
+        let observe = reader.truth(&mut top, "observe");
 
         let drain = reader.text(&mut top, "drain", Duration::from_secs(15), |text| up_to(text, "10m"));
         let policies = reader.text(&mut top, "policies", PathBuf::from("policies"), path);
@@ -158,6 +168,8 @@ impl Config {
 
         let mut limits = reader.subsection(&mut top, "limits");
         let connections = reader.count(&mut limits, "connections", 2048, 1..=65_536);
+        let computing = reader.count(&mut limits, "computing", 256, 1..=65_536);
+        let waiting = reader.count(&mut limits, "waiting", 1_000, 1..=65_536);
         let images_per_review = reader.count(&mut limits, "imagesPerReview", 64, 1..=1_024);
         reader.finish(limits, NOT_YET);
 
@@ -180,18 +192,41 @@ impl Config {
             health_listen,
             tls_cert: reader.path(tls_cert),
             tls_key: reader.path(tls_key),
+            client_ca: client_ca.map(|file| reader.path(file)),
+            client_subjects,
+            caller_token: reader.path(caller_token),
+            observe,
             drain,
             policies: reader.path(policies),
             ledger_store: reader.path(ledger_store),
             ledger_durability,
             registries,
             connections,
+            computing,
+            waiting,
             images_per_review,
             cache_size,
             stale_proofs,
             records,
             log_format,
         }
+    }
+}
+
+fn check_subjects(reader: &mut Reader<'_>, ca: Option<&Setting<PathBuf>>, subjects: &[Setting<String>]) {
+    for Setting { value, source } in subjects {
+        let detail = if value.is_empty() || value.len() > 253 || value.contains(char::is_control) {
+            "must be a common name or a DNS name of a certificate"
+        } else if ca.is_none() {
+            "needs `tls.clientCa`: without a CA a subject proves nothing"
+        } else {
+            continue;
+        };
+        reader.problems.push(Problem::BadValue {
+            at: source.clone(),
+            key: "tls.clientSubjects".to_owned(),
+            detail: detail.to_owned(),
+        });
     }
 }
 

@@ -21,6 +21,17 @@ impl Config {
         out.head("", "tls");
         out.file("  ", "cert", &self.tls_cert);
         out.file("  ", "key", &self.tls_key);
+        if let Some(ca) = &self.client_ca {
+            out.file("  ", "clientCa", ca);
+        }
+        if !self.client_subjects.is_empty() {
+            out.head("  ", "clientSubjects");
+            for subject in &self.client_subjects {
+                out.line(&format!("    - {}", quoted(&subject.value)), &subject.source);
+            }
+        }
+        out.file("", "callerToken", &self.caller_token);
+        out.shown("", "observe", &self.observe.value.to_string(), &self.observe.source);
         out.shown("", "drain", &show_duration(self.drain.value), &self.drain.source);
         out.file("", "policies", &self.policies);
         out.head("", "ledger");
@@ -33,6 +44,8 @@ impl Config {
         self.print_registries(&mut out);
         out.head("", "limits");
         out.shown("  ", "connections", &self.connections.value.to_string(), &self.connections.source);
+        out.shown("  ", "computing", &self.computing.value.to_string(), &self.computing.source);
+        out.shown("  ", "waiting", &self.waiting.value.to_string(), &self.waiting.source);
         out.shown("  ", "imagesPerReview", &self.images_per_review.value.to_string(), &self.images_per_review.source);
         out.head("", "cache");
         out.shown("  ", "size", &show_size(self.cache_size.value), &self.cache_size.source);

@@ -4,14 +4,22 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_saphyr::{DuplicateKeyPolicy, Location, MergeKeyPolicy, Spanned};
-
-use super::node::Node;
 use super::problem::{Problem, Source};
 use super::{Override, Setting};
+use crate::edge::yaml::{self, Key, Node, Position, Rules, Tree, Value};
 
 /// No settings file is larger.
 const LARGEST: u64 = 1 << 20;
+
+const RULES: Rules = Rules {
+    max_depth: 32,
+    max_nodes: 100_000,
+    max_documents: 2,
+    max_aliases: 1_000,
+    max_aliased_nodes: 10_000,
+    merge_keys: false,
+    strict_booleans: true,
+};
 
 /// Reads one file's tree and collects problems.
 pub(super) struct Reader<'a> {
@@ -26,7 +34,7 @@ pub(super) struct Reader<'a> {
 pub(super) struct Section {
     /// The keys that lead here, with a dot at the end where there are any.
     path: String,
-    entries: Vec<(Spanned<String>, Spanned<Node>)>,
+    entries: Vec<(Key, Node)>,
     known: Vec<&'static str>,
 }
 
@@ -51,35 +59,37 @@ impl<'a> Reader<'a> {
         self.section(String::new(), "the file", node)
     }
 
-    fn parse(&self, file: &Path) -> Result<Option<Spanned<Node>>, Problem> {
+    fn parse(&self, file: &Path) -> Result<Option<Node>, Problem> {
         let unreadable = |detail: String| Problem::Unreadable { file: file.to_owned(), detail };
         let length = std::fs::metadata(file).map_err(|error| unreadable(error.to_string()))?.len();
         if length > LARGEST {
             return Err(unreadable(format!("larger than {LARGEST} bytes")));
         }
         let text = std::fs::read_to_string(file).map_err(|error| unreadable(error.to_string()))?;
-        let options = serde_saphyr::options! {
-            duplicate_keys: DuplicateKeyPolicy::Error,
-            merge_keys: MergeKeyPolicy::Error,
-            strict_booleans: true,
-        };
-        serde_saphyr::from_str_with_options(&text, options).map(Some).map_err(|error| {
-            let at = self.at(error.location().unwrap_or(Location::UNKNOWN));
-            let detail = error.without_snippet().to_string();
-            let detail = detail.lines().next().unwrap_or("not YAML").trim().to_owned();
-            Problem::Syntax { at, detail }
-        })
+        let syntax = |at, detail| Problem::Syntax { at: self.at(at), detail };
+        let mut settings = None;
+        for document in yaml::documents(&text, RULES) {
+            let Tree { root, oddities } = document.map_err(|error| syntax(error.at, error.message))?;
+            if let Some((at, oddity)) = oddities.first() {
+                return Err(syntax(*at, oddity.to_string()));
+            }
+            if settings.is_some() {
+                return Err(syntax(root.at, "a second document: settings are one".to_owned()));
+            }
+            settings = Some(root);
+        }
+        Ok(settings)
     }
 
     /// A mapping within the file.
-    pub(super) fn section(&mut self, path: String, name: &str, node: Option<Spanned<Node>>) -> Section {
+    pub(super) fn section(&mut self, path: String, name: &str, node: Option<Node>) -> Section {
         let entries = match node {
             None => Vec::new(),
             Some(node) => match node.value {
-                Node::Null => Vec::new(),
-                Node::Map(entries) => entries,
-                other @ (Node::Bool(_) | Node::Whole(_) | Node::Fraction | Node::Text(_) | Node::List(_)) => {
-                    self.wrong_type(node.referenced, name, "a mapping", &other);
+                Value::Null => Vec::new(),
+                Value::Map(entries) => entries,
+                other @ (Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Text(_) | Value::List(_)) => {
+                    self.wrong_type(node.at, name, "a mapping", &other);
                     Vec::new()
                 }
             },
@@ -115,8 +125,8 @@ impl<'a> Reader<'a> {
     ) -> Option<Setting<T>> {
         let node = section.take(key);
         let written = self.scalar(&section.full(key), node, "text", |node| match node {
-            Node::Text(text) => Some(text.clone()),
-            Node::Null | Node::Bool(_) | Node::Whole(_) | Node::Fraction | Node::List(_) | Node::Map(_) => None,
+            Value::Text(text) => Some(text.clone()),
+            Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::List(_) | Value::Map(_) => None,
         });
         self.strongest(&section.full(key), written, parse)
     }
@@ -131,8 +141,8 @@ impl<'a> Reader<'a> {
     ) -> Setting<usize> {
         let node = section.take(key);
         let written = self.scalar(&section.full(key), node, "a whole number", |node| match node {
-            Node::Whole(number) => Some(number.clone()),
-            Node::Null | Node::Bool(_) | Node::Text(_) | Node::Fraction | Node::List(_) | Node::Map(_) => None,
+            Value::Integer(number) => Some(number.to_string()),
+            Value::Null | Value::Bool(_) | Value::Text(_) | Value::Float(_) | Value::List(_) | Value::Map(_) => None,
         });
         let parse = |text: &str| match text.parse() {
             Ok(count) if bounds.contains(&count) => Ok(count),
@@ -146,35 +156,48 @@ impl<'a> Reader<'a> {
     pub(super) fn truth(&mut self, section: &mut Section, key: &'static str) -> Setting<bool> {
         let node = section.take(key);
         let written = self.scalar(&section.full(key), node, "true or false", |node| match node {
-            Node::Bool(value) => Some(value.to_string()),
-            Node::Null | Node::Whole(_) | Node::Text(_) | Node::Fraction | Node::List(_) | Node::Map(_) => None,
+            Value::Bool(value) => Some(value.to_string()),
+            Value::Null | Value::Integer(_) | Value::Text(_) | Value::Float(_) | Value::List(_) | Value::Map(_) => None,
         });
         let parse = |text: &str| text.parse().map_err(|_| "must be true or false".to_owned());
         self.strongest(&section.full(key), written, parse).unwrap_or(Setting { value: false, source: Source::Default })
     }
 
-    /// A list of texts.
+    /// A list of texts. Whatever flags or the environment say takes the place of the file's whole list.
     pub(super) fn list(&mut self, section: &mut Section, key: &'static str) -> Vec<Setting<String>> {
+        let name = section.full(key);
+        let written = self.written_list(section, key);
+        let said = self.overrides.iter().filter(|said| said.key == name);
+        let said: Vec<_> = said.map(|said| Setting { value: said.text.clone(), source: said.source.clone() }).collect();
+        if said.is_empty() { written } else { said }
+    }
+
+    fn written_list(&mut self, section: &mut Section, key: &'static str) -> Vec<Setting<String>> {
         let Some(node) = section.take(key) else { return Vec::new() };
         let name = section.full(key);
         let items = match node.value {
-            Node::List(items) => items,
-            other @ (Node::Null | Node::Bool(_) | Node::Whole(_) | Node::Fraction | Node::Text(_) | Node::Map(_)) => {
-                self.wrong_type(node.referenced, &name, "a list of texts", &other);
+            Value::List(items) => items,
+            other @ (Value::Null
+            | Value::Bool(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Text(_)
+            | Value::Map(_)) => {
+                self.wrong_type(node.at, &name, "a list of texts", &other);
                 return Vec::new();
             }
         };
         let mut texts = Vec::new();
         for item in items {
             match item.value {
-                Node::Text(value) => texts.push(Setting { value, source: self.at(item.referenced) }),
-                other @ (Node::Null
-                | Node::Bool(_)
-                | Node::Whole(_)
-                | Node::Fraction
-                | Node::List(_)
-                | Node::Map(_)) => {
-                    self.wrong_type(item.referenced, &name, "a list of texts", &other);
+                Value::Text(value) => texts.push(Setting { value, source: self.at(item.at) }),
+                other @ (Value::Null
+                | Value::Bool(_)
+                | Value::Integer(_)
+                | Value::Float(_)
+                | Value::List(_)
+                | Value::Map(_)) => {
+                    self.wrong_type(item.at, &name, "a list of texts", &other);
                 }
             }
         }
@@ -193,8 +216,8 @@ impl<'a> Reader<'a> {
     pub(super) fn finish(&mut self, section: Section, not_yet: &[(&str, &'static str)]) {
         let Section { path, entries, known } = section;
         for (key, _) in entries {
-            let at = self.at(key.referenced);
-            let key = format!("{path}{}", key.value);
+            let at = self.at(key.at);
+            let key = format!("{path}{}", key.text);
             let why = not_yet.iter().find(|(name, _)| *name == key).map(|(_, why)| *why);
             self.problems.push(match why {
                 Some(why) => Problem::NotYet { at, key, why },
@@ -204,27 +227,27 @@ impl<'a> Reader<'a> {
     }
 
     /// The keys of a mapping whose keys are names.
-    pub(super) fn names(&mut self, section: &mut Section, key: &'static str) -> Vec<(Setting<String>, Spanned<Node>)> {
+    pub(super) fn names(&mut self, section: &mut Section, key: &'static str) -> Vec<(Setting<String>, Node)> {
         let inner = self.subsection(section, key);
         inner
             .entries
             .into_iter()
-            .map(|(name, node)| (Setting { source: self.at(name.referenced), value: name.value }, node))
+            .map(|(name, node)| (Setting { source: self.at(name.at), value: name.text }, node))
             .collect()
     }
 
     fn scalar(
         &mut self,
         key: &str,
-        node: Option<Spanned<Node>>,
+        node: Option<Node>,
         wanted: &'static str,
-        read: impl Fn(&Node) -> Option<String>,
+        read: impl Fn(&Value) -> Option<String>,
     ) -> Option<Setting<String>> {
         let node = node?;
         if let Some(value) = read(&node.value) {
-            return Some(Setting { value, source: self.at(node.referenced) });
+            return Some(Setting { value, source: self.at(node.at) });
         }
-        self.wrong_type(node.referenced, key, wanted, &node.value);
+        self.wrong_type(node.at, key, wanted, &node.value);
         None
     }
 
@@ -247,27 +270,39 @@ impl<'a> Reader<'a> {
         strongest
     }
 
-    fn wrong_type(&mut self, at: Location, key: &str, wanted: &'static str, found: &Node) {
+    fn wrong_type(&mut self, at: Position, key: &str, wanted: &'static str, found: &Value) {
         let at = self.at(at);
-        self.problems.push(Problem::WrongType { at, key: key.to_owned(), wanted, found: found.kind() });
+        self.problems.push(Problem::WrongType { at, key: key.to_owned(), wanted, found: kind(found) });
     }
 
-    fn at(&self, location: Location) -> Source {
+    fn at(&self, Position { line, column }: Position) -> Source {
         match &self.file {
-            Some(file) => Source::File { file: Arc::clone(file), line: location.line(), column: location.column() },
+            Some(file) => Source::File { file: Arc::clone(file), line, column },
             None => Source::Default,
         }
     }
 }
 
 impl Section {
-    fn take(&mut self, key: &'static str) -> Option<Spanned<Node>> {
+    fn take(&mut self, key: &'static str) -> Option<Node> {
         self.known.push(key);
-        let at = self.entries.iter().position(|(name, _)| name.value == key)?;
+        let at = self.entries.iter().position(|(name, _)| name.text == key)?;
         Some(self.entries.remove(at).1)
     }
 
     pub(super) fn full(&self, key: &str) -> String {
         format!("{}{key}", self.path)
+    }
+}
+
+/// What a value is, for a reader.
+const fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "empty",
+        Value::Bool(_) => "a truth value (quote it to make it text)",
+        Value::Integer(_) | Value::Float(_) => "a number (quote it to make it text)",
+        Value::Text(_) => "text",
+        Value::List(_) => "a list",
+        Value::Map(_) => "a mapping",
     }
 }

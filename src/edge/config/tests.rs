@@ -1,3 +1,5 @@
+//! What the settings, as they are read from all their sources, must be.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +33,7 @@ fn said(key: &'static str, text: &str, source: Source) -> Override {
 const FULL: &str = r"cluster: prod-eu1
 listen: 127.0.0.1:8443
 healthListen: 127.0.0.1:8080
-tls: {cert: tls.crt, key: /etc/provost/tls.key}
+tls: {cert: tls.crt, key: /etc/provost/tls.key, clientCa: callers.crt, clientSubjects: [kube-apiserver, b.example]}
 drain: 20s
 policies: policies/
 ledger:
@@ -48,10 +50,12 @@ registries:
   127.0.0.1:5000:
     addresses: [127.0.0.1/32]
     plainHttp: true
-limits: {connections: 100, imagesPerReview: 32}
+limits: {connections: 100, imagesPerReview: 32, computing: 8, waiting: 20}
 cache: {size: 16MiB, staleProofs: 0s}
 records: none
 logFormat: json
+callerToken: tokens/caller-token
+observe: true
 ";
 
 #[test]
@@ -67,6 +71,12 @@ fn every_key_is_read_and_knows_its_place() {
     assert_eq!(config.ledger_store.value, dir.path().join("ledger.db"));
     assert_eq!(config.ledger_durability.value, Durability::All);
     assert_eq!((config.connections.value, config.images_per_review.value), (100, 32));
+    assert_eq!((config.computing.value, config.waiting.value), (8, 20));
+    assert_eq!(config.client_ca.as_ref().map(|ca| ca.value.clone()), Some(dir.path().join("callers.crt")));
+    let subjects: Vec<&str> = config.client_subjects.iter().map(|subject| subject.value.as_str()).collect();
+    assert_eq!(subjects, ["kube-apiserver", "b.example"]);
+    assert_eq!(config.caller_token.value, dir.path().join("tokens/caller-token"));
+    assert!(config.observe.value);
     assert_eq!((config.cache_size.value, config.stale_proofs.value), (16 << 20, Duration::ZERO));
     assert_eq!((config.records.value, config.log_format.value), (Records::None, LogFormat::Json));
     let corp = &config.registries[&"registry.corp.example".parse().expect("a host")];
@@ -134,15 +144,21 @@ fn what_is_wrong_is_told_with_line_and_column() {
             &["provost.yaml:1:27: `limits.imagesPerReview` must be a whole number, and is text"],
         ),
         ("cache: {size: 64MB}\n", &["provost.yaml:1:15: `cache.size`: not a size such as 512KiB, 64MiB or 1GiB"]),
+        (
+            "tls: {clientSubjects: [a]}\n",
+            &["provost.yaml:1:24: `tls.clientSubjects`: needs `tls.clientCa`: without a CA a subject proves nothing"],
+        ),
+        ("observe: yes\n", &["provost.yaml:1:10: `observe` must be true or false, and is text"]),
+        ("limits: {waiting: 0}\n", &["provost.yaml:1:19: `limits.waiting`: must be a whole number from 1 to 65536"]),
         ("policies: ''\n", &["provost.yaml:1:11: `policies`: must be a path"]),
         (
             "tls:\n  certificate: tls.crt\n",
-            &["provost.yaml:2:3: unknown key `tls.certificate`; here are known: cert, key"],
+            &["provost.yaml:2:3: unknown key `tls.certificate`; here are known: cert, key, clientCa, clientSubjects"],
         ),
         (
             "Drain: 15s\n",
-            &["provost.yaml:1:1: unknown key `Drain`; here are known: cluster, listen, healthListen, tls, drain, \
-                 policies, ledger, registries, limits, cache, records, logFormat"],
+            &["provost.yaml:1:1: unknown key `Drain`; here are known: cluster, listen, healthListen, tls, \
+                 callerToken, observe, drain, policies, ledger, registries, limits, cache, records, logFormat"],
         ),
         ("- cluster\n", &["provost.yaml:1:1: `the file` must be a mapping, and is a list"]),
         ("registries: {'bad host': {}}\n", &["provost.yaml:1:14: `registries.bad host`: not a registry host: "]),
@@ -184,11 +200,7 @@ fn what_is_wrong_is_told_with_line_and_column() {
 #[test]
 fn keys_of_later_versions_are_refused_and_not_ignored() {
     let later = [
-        ("tls: {clientCa: ca.crt}", "1:7"),
-        ("tls: {clientSubjects: [kube-apiserver]}", "1:7"),
-        ("callerToken: caller-token", "1:1"),
         ("manageWebhook: true", "1:1"),
-        ("observe: false", "1:1"),
         ("ledger: {checkpointKey: ledger.key}", "1:10"),
         ("ledger: {retention: 400d}", "1:10"),
         ("evidence: []", "1:1"),
@@ -198,8 +210,6 @@ fn keys_of_later_versions_are_refused_and_not_ignored() {
         ("exemptNamespaces: [kube-system]", "1:1"),
         ("notify: []", "1:1"),
         ("pullSecrets: {namespaces: [payments]}", "1:1"),
-        ("limits: {computing: 256}", "1:10"),
-        ("limits: {waiting: 1000}", "1:10"),
         ("limits: {evidence: {}}", "1:10"),
     ];
     assert_eq!(later.len(), NOT_YET.len(), "each key of the list has its row");
@@ -213,7 +223,7 @@ fn keys_of_later_versions_are_refused_and_not_ignored() {
 
 #[test]
 fn all_problems_are_told_at_once() {
-    let text = "cluster: ''\nlistn: 0.0.0.0:1\nobserve: true\ncache: {size: big}\n";
+    let text = "cluster: ''\nlistn: 0.0.0.0:1\nnotify: []\ncache: {size: big}\n";
     let (_dir, file) = written(text);
     let flag = said("drain", "soon", Source::Flag("--drain"));
     let Problems(all) = Config::load(Some(&file), &[flag]).expect_err("five things are wrong");

@@ -73,6 +73,22 @@ impl Evidence {
         Self { tools, settings, flights: Flights::default() }
     }
 
+    /// The same evidence over another source: cache and searches are shared, each under the credential that it is for.
+    #[must_use]
+    pub fn over(&self, source: impl Source) -> Self {
+        let tools = Tools { source: Arc::new(source), ..self.tools.clone() };
+        Self { tools, settings: self.settings.clone(), flights: self.flights.clone() }
+    }
+
+    /// What is known about an image without asking anybody: facts in the cache that settle the question.
+    pub async fn at_hand(&self, question: &Question, enough: &Enough) -> Option<Answer> {
+        let scope = self.tools.source.credential_scope(question.image.repository());
+        let answer = self.kept(&Key::new(question, &self.settings.limits, &scope), enough).await?;
+        counter!("provost_evidence_cache_hits_total").increment(1);
+        counter!("provost_evidence_requests_total", "outcome" => outcome(&answer, enough)).increment(1);
+        Some(answer)
+    }
+
     /// What is known about an image, by `deadline`: from the cache where that suffices, else from a search that is shared
     /// with everybody who asks the same, and that goes on when its waiters have gone.
     ///

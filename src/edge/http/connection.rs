@@ -8,13 +8,14 @@
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How long a connection may take for what.
@@ -39,59 +40,150 @@ impl Default for Patience {
     }
 }
 
-/// Where a connection stands. Shared by its stream, which sees bytes, and its service, which sees requests.
+/// How late a body may be before its connection can be ended for others. A caller sends it with the header.
+const BODY_UNDER_WAY: Duration = Duration::from_secs(1);
+
+/// Where a connection stands. Shared by its stream, which sees bytes, its service, which sees requests, and the room, in
+/// which others wait for its place.
 #[derive(Debug, Clone)]
-pub(super) struct Phase(Arc<Mutex<At>>);
+pub(super) struct Phase(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    leave: Notify,
+    /// How long a newcomer may be silent.
+    first: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    at: At,
+    /// It has carried a valid review, and may be idle for long.
+    stays: bool,
+}
 
 #[derive(Debug, Clone, Copy)]
 enum At {
-    /// Before the end of the first header, which must come by then.
+    /// Before the end of the first header, or of another one of a newcomer, which must come by then.
     First(Instant),
-    /// Between two requests.
-    Idle,
+    /// Between two requests, since then.
+    Idle(Instant),
     /// Within the header of a later request, which must end by then.
     Header(Instant),
-    /// A request is read, judged or answered.
+    /// A header is complete since then, and its body is coming in.
+    Body(Instant),
+    /// A whole request is judged or answered.
     Request,
+    /// Ended, for others.
+    SentOff,
 }
 
 impl Phase {
-    /// A connection whose first header must have come by then.
-    pub(super) fn new(first: Instant) -> Self {
-        Self(Arc::new(Mutex::new(At::First(first))))
+    /// A connection whose first header must have come by then; later ones within `patience`, until it
+    /// [`stays`](Self::stays).
+    pub(super) fn new(first: Instant, patience: Duration) -> Self {
+        let state = Mutex::new(State { at: At::First(first), stays: false });
+        Self(Arc::new(Shared { state, leave: Notify::new(), first: patience }))
     }
 
     /// A header is complete.
     pub(super) fn request(&self) {
-        self.set(At::Request);
+        self.goes_on(|_| At::Body(Instant::now()));
+    }
+
+    /// The body is complete, or needed no more.
+    pub(super) fn arrived(&self) {
+        self.goes_on(|_| At::Request);
+    }
+
+    /// The reply was sent.
+    pub(super) fn replied(&self) {
+        let now = Instant::now();
+        self.goes_on(|stays| if stays { At::Idle(now) } else { At::First(now + self.0.first) });
+    }
+
+    /// From now on it may be idle for long.
+    pub(super) fn stays(&self) {
+        self.state().stays = true;
+    }
+
+    /// Since when it is idle, where it is.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        match self.state().at {
+            At::Idle(since) => Some(since),
+            At::First(_) | At::Header(_) | At::Body(_) | At::Request | At::SentOff => None,
+        }
+    }
+
+    /// Ends the connection for others, unless it carries a request; true where it does not.
+    pub(super) fn send_off(&self, now: Instant) -> bool {
+        self.end_where(|at| match at {
+            At::First(_) | At::Idle(_) | At::Header(_) => true,
+            At::Body(since) => now.duration_since(since) > BODY_UNDER_WAY,
+            At::Request | At::SentOff => false,
+        })
+    }
+
+    /// Ends the connection for others where it is idle.
+    pub(super) fn send_off_idle(&self) -> bool {
+        self.end_where(|at| matches!(at, At::Idle(_)))
+    }
+
+    /// Waits until the connection is ended for others.
+    pub(super) async fn sent_off(&self) {
+        self.0.leave.notified().await;
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_sent_off(&self) -> bool {
+        matches!(self.state().at, At::SentOff)
     }
 
     /// Not within a header: nothing is lost when the connection ends after the reply it may be writing.
     pub(super) fn is_between_headers(&self) -> bool {
-        match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            At::Idle | At::Request => true,
+        match self.state().at {
+            At::Idle(_) | At::Body(_) | At::Request | At::SentOff => true,
             At::First(_) | At::Header(_) => false,
         }
     }
 
-    fn set(&self, at: At) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    fn end_where(&self, may: impl FnOnce(At) -> bool) -> bool {
+        let mut state = self.state();
+        let ends = may(state.at);
+        if ends {
+            state.at = At::SentOff;
+            self.0.leave.notify_one();
+        }
+        ends
+    }
+
+    fn goes_on(&self, to: impl FnOnce(bool) -> At) {
+        let mut state = self.state();
+        if !matches!(state.at, At::SentOff) {
+            state.at = to(state.stays);
+        }
     }
 
     /// Bytes came in.
     fn bytes(&self, header: Duration) {
-        let mut at = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*at, At::Idle) {
-            *at = At::Header(Instant::now() + header);
+        let mut state = self.state();
+        if matches!(state.at, At::Idle(_)) {
+            state.at = At::Header(Instant::now() + header);
         }
     }
 
     /// Until when bytes may be waited for. Between requests hyper's own timer runs.
     fn limit(&self) -> Option<Instant> {
-        match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        match self.state().at {
             At::First(by) | At::Header(by) => Some(by),
-            At::Idle | At::Request => None,
+            At::Idle(_) | At::Body(_) | At::Request | At::SentOff => None,
         }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change under the lock is a single assignment.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -209,7 +301,7 @@ impl<B> Answer<B> {
 
 impl<B> Drop for Answer<B> {
     fn drop(&mut self) {
-        self.phase.set(At::Idle);
+        self.phase.replied();
     }
 }
 

@@ -6,7 +6,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,20 +16,21 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
-use metrics::Gauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
+use super::callers::{Callers, Visitor};
 use super::connection::{Answer, Patience, Patient, Phase};
 use super::review::Front;
+use super::room::{Places, Room};
 use super::{Readiness, Reviewer, health, review};
 use crate::edge::metrics::{self as names, Metrics};
 
-/// How many connections health and metrics may have.
-const HEALTH_CONNECTIONS: usize = 64;
+/// How many connections health and metrics may have. None of them ever carries a review.
+const HEALTH_PLACES: Places = Places { all: 64, newcomers: 64, per_address: 16 };
 /// How long what is in flight may take to finish; the longest review ends before.
 const LAST_REPLIES: Duration = Duration::from_secs(32);
 /// The pause after a failed accept, which mostly means that there are no file descriptors left.
@@ -45,8 +45,11 @@ pub struct Listeners {
     pub health: TcpListener,
     /// The TLS settings of the review path, from [`crate::edge::tls::server_config`].
     pub tls: Arc<rustls::ServerConfig>,
-    /// How many connections the review path may have; one more is closed as it comes.
+    /// How many connections the review path may have. Of these, at most 256 may not have carried a valid review, and of
+    /// those at most 64 come from one address.
     pub connections: usize,
+    /// How callers make themselves known.
+    pub callers: Arc<Callers>,
     /// How long a connection may take for what.
     pub patience: Patience,
     /// How long reviews are still served after the end was asked for, so that callers learn of it first.
@@ -71,20 +74,20 @@ pub async fn serve<R: Reviewer>(
     metrics: Metrics,
     stop: impl Future<Output = ()>,
 ) -> Drained {
-    let Listeners { review, health, tls, connections, patience, drain } = listeners;
+    let Listeners { review, health, tls, connections, callers, patience, drain } = listeners;
     let reviews = Door {
-        router: review::router(Arc::new(Front::new(reviewer, patience))),
+        router: review::router(Arc::new(Front::new(reviewer, patience, callers))),
         tls: Some(TlsAcceptor::from(tls)),
         readiness: Arc::clone(&readiness),
         patience,
-        room: Room::new(connections, Some(metrics::gauge!(names::CONNECTIONS))),
+        room: Room::new(Places::new(connections), Some(metrics::gauge!(names::CONNECTIONS))),
     };
     let checks = Door {
         router: health::router(Arc::clone(&readiness), metrics),
         tls: None,
         readiness: Arc::clone(&readiness),
         patience,
-        room: Room::new(HEALTH_CONNECTIONS, None),
+        room: Room::new(HEALTH_PLACES, None),
     };
     // Closing is told to every connection, and each holds its receiver to its end: no receiver left, nothing in flight.
     let closing = watch::Sender::new(false);
@@ -144,43 +147,58 @@ impl Door {
 
     /// Serves a connection in a task of its own, where there is room.
     fn admit(&self, stream: TcpStream, peer: SocketAddr, closing: &watch::Sender<bool>) {
-        let Some(place) = self.room.take() else {
+        let first = Instant::now() + self.patience.first;
+        let phase = Phase::new(first, self.patience.first);
+        if self.tls.is_none() {
+            // Whoever asks for health and metrics comes back every few seconds.
+            phase.stays();
+        }
+        let Some(place) = self.room.take(peer.ip(), phase.clone()) else {
             metrics::counter!(names::HTTP_REFUSED_TOTAL, "outcome" => "connections").increment(1);
             tracing::debug!(%peer, "no room for another connection");
             return;
         };
         let door = self.clone();
         let closing = closing.subscribe();
+        let visitor = Visitor { phase: phase.clone(), place: Arc::new(place), certificate: None };
         tokio::spawn(async move {
-            door.connection(stream, closing).await;
-            drop(place);
+            tokio::select! {
+                () = door.connection(stream, first, visitor, closing) => {}
+                () = phase.sent_off() => {
+                    metrics::counter!(names::HTTP_REFUSED_TOTAL, "outcome" => "turned-over").increment(1);
+                }
+            }
         });
     }
 
-    async fn connection(self, stream: TcpStream, closing: watch::Receiver<bool>) {
-        let first = Instant::now() + self.patience.first;
+    async fn connection(self, stream: TcpStream, first: Instant, visitor: Visitor, closing: watch::Receiver<bool>) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was refused");
         }
-        let Some(tls) = &self.tls else { return self.http(stream, first, closing).await };
+        let Some(tls) = &self.tls else { return self.http(stream, visitor, closing).await };
         let outcome = match timeout_at(first, tls.accept(stream)).await {
-            Ok(Ok(stream)) => return self.http(stream, first, closing).await,
+            Ok(Ok(stream)) => {
+                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let certificate = shown.map(|shown| Arc::from(crate::edge::tls::subject(shown)));
+                return self.http(stream, Visitor { certificate, ..visitor }, closing).await;
+            }
             Ok(Err(error)) => tls_failure(&error),
             Err(_) => "timeout",
         };
         metrics::counter!(names::TLS_FAILURES_TOTAL, "outcome" => outcome).increment(1);
     }
 
-    async fn http<IO>(self, stream: IO, first: Instant, closing: watch::Receiver<bool>)
+    async fn http<IO>(self, stream: IO, visitor: Visitor, closing: watch::Receiver<bool>)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let phase = Phase::new(first);
+        let phase = visitor.phase.clone();
         let stream = TokioIo::new(Patient::new(stream, phase.clone(), self.patience));
         let inner = TowerToHyperService::new(self.router);
         let readiness = &self.readiness;
-        let service = service_fn(|request: hyper::Request<Incoming>| {
+        let service = service_fn(|mut request: hyper::Request<Incoming>| {
             phase.request();
+            request.extensions_mut().insert(visitor.clone());
             let answer = inner.call(request);
             let (phase, readiness) = (phase.clone(), Arc::clone(readiness));
             async move {
@@ -194,7 +212,7 @@ impl Door {
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.patience.idle)
-            .max_buf_size(64 << 10)
+            .max_buf_size(16 << 10)
             .serve_connection(stream, service);
         if let Err(error) = run(connection, &phase, closing).await {
             // A peer that hangs up or is too slow; nobody is left to answer to.
@@ -233,48 +251,8 @@ fn tls_failure(error: &io::Error) -> &'static str {
     match detail {
         Some(rustls::Error::NoApplicationProtocol) => "alpn",
         Some(rustls::Error::AlertReceived(_)) => "alert",
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => "client-certificate",
         Some(_) => "protocol",
         None => "io",
-    }
-}
-
-/// Places for connections: a count, no queue.
-#[derive(Clone)]
-struct Room {
-    taken: Arc<AtomicUsize>,
-    places: usize,
-    shown: Option<Gauge>,
-}
-
-/// One connection's place, given back when dropped.
-struct Place(Room);
-
-impl Room {
-    fn new(places: usize, shown: Option<Gauge>) -> Self {
-        Self { taken: Arc::new(AtomicUsize::new(0)), places, shown }
-    }
-
-    fn take(&self) -> Option<Place> {
-        if self.taken.fetch_add(1, Ordering::AcqRel) >= self.places {
-            self.taken.fetch_sub(1, Ordering::AcqRel);
-            return None;
-        }
-        if let Some(gauge) = &self.shown {
-            gauge.increment(1.0);
-        }
-        Some(Place(self.clone()))
-    }
-
-    fn taken(&self) -> usize {
-        self.taken.load(Ordering::Acquire)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::AcqRel);
-        if let Some(gauge) = &self.0.shown {
-            gauge.decrement(1.0);
-        }
     }
 }

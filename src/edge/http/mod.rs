@@ -3,6 +3,8 @@
 //!
 //! - [`listener`]: accept, handshake, drain (C-04, C-05, C-44)
 //! - `connection`: how long a connection may be silent in which phase
+//! - `room`: how many connections there may be, and who goes first
+//! - `callers`: who calls, by certificate or token (C-08)
 //! - `review`: the review path (C-01, C-02, C-09, C-12)
 //! - `body`, [`deadline`]: one request's bytes and time
 //! - [`health`]: `/livez`, `/readyz`, `/metrics` (C-45)
@@ -12,16 +14,19 @@ use std::future::Future;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::decision::review::Fault;
+use crate::decision::review::{Caller, Fault};
 
 mod body;
+mod callers;
 mod connection;
 pub mod deadline;
 pub mod health;
 pub mod listener;
 mod review;
+mod room;
 
 pub use body::{HEAD, LIMIT};
+pub use callers::{Callers, make_token};
 pub use connection::Patience;
 pub use health::Readiness;
 pub use listener::{Drained, Listeners, serve};
@@ -30,12 +35,20 @@ pub use listener::{Drained, Listeners, serve};
 pub trait Reviewer: Send + Sync + 'static {
     /// Judges one review: the body as received, at most [`LIMIT`] bytes. It answers before `deadline`, and answers a
     /// fault of its own in-band. It runs as a task of its own and goes on when the caller hangs up; a panic in it is
-    /// answered through [`Reviewer::refuse`], and 200 ms after `deadline` it is ended.
-    fn review(&self, body: Bytes, deadline: Instant) -> impl Future<Output = Reply> + Send;
+    /// answered through [`Reviewer::refuse`], and 200 ms after `deadline` it is ended. The body's bytes count against
+    /// what all requests may hold until it is dropped.
+    fn review(&self, body: Bytes, deadline: Instant, caller: Caller) -> impl Future<Output = Reply> + Send;
 
-    /// Refuses a review that cannot be judged: too large, not arrived in time, or one whose judging panicked. `head` is
-    /// the beginning of its body, at most [`HEAD`] bytes, to read the uid from. Bounded as [`Reviewer::review`] is.
-    fn refuse(&self, head: Bytes, fault: Fault, deadline: Instant) -> impl Future<Output = Reply> + Send;
+    /// Refuses a review that cannot be judged: too large, not arrived in time, no room for it, or one whose judging
+    /// panicked. `head` is the beginning of its body, at most [`HEAD`] bytes, to read the uid from. Bounded as
+    /// [`Reviewer::review`] is.
+    fn refuse(
+        &self,
+        head: Bytes,
+        fault: Fault,
+        deadline: Instant,
+        caller: Caller,
+    ) -> impl Future<Output = Reply> + Send;
 
     /// The same, at once, without a record and without waiting for anything: asked only where the other two panicked
     /// or ran over their time.
@@ -47,6 +60,9 @@ pub trait Reviewer: Send + Sync + 'static {
 pub enum Reply {
     /// A whole `AdmissionReview` with the request's uid, as JSON. It is sent with HTTP 200, whatever it says (C-02).
     InBand(Bytes),
+    /// The same, to what was no review that can be judged, or was not judged: its connection does not become one that
+    /// has carried a valid review.
+    Unjudged(Bytes),
     /// No valid reply exists, and why: no readable uid, or no `admission.k8s.io/v1` review (C-12, C-20). It becomes an
     /// HTTP 400, or 413 where the body was too large.
     Impossible(String),

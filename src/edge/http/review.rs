@@ -14,26 +14,39 @@ use bytes::Bytes;
 use metrics::Gauge;
 use tokio::time::{Instant, timeout_at};
 
-use super::body::{self, HEAD, LIMIT, Received, Rest};
+use super::body::{self, LIMIT, Memory, Received, Rest};
+use super::callers::{Callers, Visitor};
 use super::connection::Patience;
 use super::{Reply, Reviewer, deadline};
 use crate::decision::code::Code;
-use crate::decision::review::Fault;
+use crate::decision::review::{Caller, Fault};
 use crate::edge::metrics as names;
 
 /// How long after its deadline a review is ended and answered for.
 const LAST_RESORT: Duration = Duration::from_millis(200);
+/// How much of a body is kept while it is judged, to answer for it if that fails: an API server writes the uid first.
+const KEPT: usize = 8 << 10;
 
 /// What the review path needs to know.
 pub(super) struct Front<R> {
     reviewer: Arc<R>,
     patience: Patience,
+    callers: Arc<Callers>,
+    /// What bodies of known callers may take together, and those of all others.
+    memory: [Memory; 2],
     in_flight: Gauge,
 }
 
 impl<R> Front<R> {
-    pub(super) fn new(reviewer: Arc<R>, patience: Patience) -> Self {
-        Self { reviewer, patience, in_flight: metrics::gauge!(names::IN_FLIGHT) }
+    pub(super) fn new(reviewer: Arc<R>, patience: Patience, callers: Arc<Callers>) -> Self {
+        let memory = [Memory::default(), Memory::default()];
+        Self { reviewer, patience, callers, memory, in_flight: metrics::gauge!(names::IN_FLIGHT) }
+    }
+
+    /// Strangers cannot use up what those have whom we know.
+    fn memory_of(&self, caller: &Caller) -> &Memory {
+        let [known, others] = &self.memory;
+        if caller.is_known() { known } else { others }
     }
 }
 
@@ -53,26 +66,44 @@ async fn validate<R: Reviewer>(State(front): State<Arc<Front<R>>>, request: Requ
     if let Err(refused) = acceptable(request.headers()) {
         return refused.respond(&request_line(&request));
     }
+    let visitor = request.extensions().get::<Visitor>().cloned();
+    let certificate = visitor.as_ref().and_then(|visitor| visitor.certificate.as_deref());
+    let caller = front.callers.of(certificate, request.uri().path());
     let _in_flight = InFlight::begin(&front.in_flight);
     let until = deadline.min(began + front.patience.body);
-    let (reply, close) = match body::read(request.into_body(), until).await {
-        Received::Whole(body) => (judge(&front.reviewer, body, deadline).await, false),
+    let received = body::read(request.into_body(), until, front.memory_of(&caller)).await;
+    if let Some(visitor) = &visitor {
+        visitor.phase.arrived();
+    }
+    let known = caller.is_known();
+    let (reply, close) = match received {
+        Received::Whole(body) => (judge(&front.reviewer, body, deadline, caller).await, false),
         Received::TooLarge(head, rest) => {
             let fault = Fault::new(Code::ReviewTooLarge, format!("the review is larger than {LIMIT} bytes"));
-            let reply = match refuse(&front.reviewer, head, fault, deadline).await {
-                Reply::InBand(bytes) => in_band(bytes),
+            let reply = match refuse(&front.reviewer, head, fault, deadline, caller).await {
+                Reply::InBand(bytes) | Reply::Unjudged(bytes) => in_band(bytes),
                 Reply::Impossible(why) => Refused::TooLarge.respond(&why),
             };
             return close_if(reply, rest == Rest::Unread);
         }
+        Received::NoRoom(head, rest) => {
+            let fault = Fault::new(Code::Overloaded, "Provost is at capacity and judged nothing");
+            (refuse(&front.reviewer, head, fault, deadline, caller).await, rest == Rest::Unread)
+        }
         Received::Late(head) => {
             let fault = Fault::new(Code::DeadlineExceeded, "the review's body did not arrive in time");
-            (refuse(&front.reviewer, head, fault, deadline).await, true)
+            (refuse(&front.reviewer, head, fault, deadline, caller).await, true)
         }
         Received::Cut(_) => return close_if(Refused::Cut.respond("the body broke off"), true),
     };
     let response = match reply {
-        Reply::InBand(bytes) => in_band(bytes),
+        Reply::InBand(bytes) => {
+            if let Some(visitor) = &visitor {
+                visitor.place.carried_a_review(known);
+            }
+            in_band(bytes)
+        }
+        Reply::Unjudged(bytes) => in_band(bytes),
         Reply::Impossible(why) => Refused::NoReview.respond(&why),
     };
     close_if(response, close)
@@ -80,22 +111,22 @@ async fn validate<R: Reviewer>(State(front): State<Arc<Front<R>>>, request: Requ
 
 /// Runs the review as a task of its own, so that it is recorded even when its caller hangs up, and ends it when it
 /// panics or overruns.
-async fn judge<R: Reviewer>(reviewer: &Arc<R>, body: Bytes, deadline: Instant) -> Reply {
-    let head = body.slice(..body.len().min(HEAD));
-    let of_task = Arc::clone(reviewer);
-    match finish(async move { of_task.review(body, deadline).await }, deadline).await {
+async fn judge<R: Reviewer>(reviewer: &Arc<R>, body: Bytes, deadline: Instant, caller: Caller) -> Reply {
+    let head = Bytes::copy_from_slice(body.get(..KEPT).unwrap_or(&body));
+    let (of_task, who) = (Arc::clone(reviewer), caller.clone());
+    match finish(async move { of_task.review(body, deadline, who).await }, deadline).await {
         Ok(reply) => reply,
         Err(Unfinished::Panicked) => {
             let fault = Fault::new(Code::InternalError, "the review failed in a way that we did not foresee");
-            refuse(reviewer, head, fault, deadline).await
+            refuse(reviewer, head, fault, deadline, caller).await
         }
         Err(Unfinished::Overran) => last_resort(reviewer.as_ref(), &head, overran()),
     }
 }
 
-async fn refuse<R: Reviewer>(reviewer: &Arc<R>, head: Bytes, fault: Fault, deadline: Instant) -> Reply {
+async fn refuse<R: Reviewer>(reviewer: &Arc<R>, head: Bytes, fault: Fault, deadline: Instant, caller: Caller) -> Reply {
     let (of_task, begun, why) = (Arc::clone(reviewer), head.clone(), fault.clone());
-    match finish(async move { of_task.refuse(begun, why, deadline).await }, deadline).await {
+    match finish(async move { of_task.refuse(begun, why, deadline, caller).await }, deadline).await {
         Ok(reply) => reply,
         Err(Unfinished::Panicked | Unfinished::Overran) => last_resort(reviewer.as_ref(), &head, fault),
     }

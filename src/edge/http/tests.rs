@@ -1,3 +1,5 @@
+//! The way in, from a socket to a reviewer that echoes.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,10 +18,11 @@ use tokio_rustls::client::TlsStream;
 use super::*;
 use crate::decision::code::Code;
 use crate::edge::tls::ca::{self, Made};
-use crate::edge::tls::{CertFiles, ServingCert, server_config};
+use crate::edge::tls::{CertFiles, ClientCheck, ServingCert, with_client_check};
 
 /// Nothing in these tests takes longer.
 const LONGEST: Duration = Duration::from_secs(20);
+const TOKEN: &str = "0123456789abcdef0123";
 const SHORT: Duration = Duration::from_millis(300);
 
 /// Admits everything by its uid, and does what the review's `do` says.
@@ -46,7 +49,9 @@ impl Echo {
     fn denied(head: &[u8], fault: &Fault) -> Reply {
         let text = String::from_utf8_lossy(head);
         match text.split("\"uid\":\"").nth(1).and_then(|rest| rest.split('"').next()) {
-            Some(uid) => in_band(uid, &format!("\"allowed\":false,\"code\":\"{}\"", fault.code)),
+            Some(uid) => {
+                Reply::Unjudged(format!("{{\"uid\":\"{uid}\",\"allowed\":false,\"code\":\"{}\"}}", fault.code).into())
+            }
             None => Reply::Impossible("no uid".to_owned()),
         }
     }
@@ -57,7 +62,7 @@ fn in_band(uid: &str, rest: &str) -> Reply {
 }
 
 impl Reviewer for Echo {
-    async fn review(&self, body: Bytes, deadline: Instant) -> Reply {
+    async fn review(&self, body: Bytes, deadline: Instant, caller: Caller) -> Reply {
         let left = deadline.saturating_duration_since(Instant::now()).as_millis();
         let Ok(review) = serde_json::from_slice::<serde_json::Value>(&body) else {
             return Reply::Impossible("not JSON".to_owned());
@@ -78,10 +83,10 @@ impl Reviewer for Echo {
             }
             Some(_) | None => {}
         }
-        in_band(uid, &format!("\"allowed\":true,\"left\":{left}"))
+        in_band(uid, &format!("\"allowed\":true,\"left\":{left},\"caller\":\"{}\"", caller.word()))
     }
 
-    async fn refuse(&self, head: Bytes, fault: Fault, _: Instant) -> Reply {
+    async fn refuse(&self, head: Bytes, fault: Fault, _: Instant, _: Caller) -> Reply {
         assert!(!self.refuse_panics.load(Ordering::Acquire), "as the test wants");
         Self::denied(&head, &fault)
     }
@@ -103,6 +108,15 @@ struct Served {
 }
 
 async fn served(patience: Patience, drain: Duration, connections: usize) -> Served {
+    served_for(patience, drain, connections, None).await
+}
+
+async fn served_for(
+    patience: Patience,
+    drain: Duration,
+    connections: usize,
+    check: Option<Arc<ClientCheck>>,
+) -> Served {
     let made = ca::make(&["provost.provost.svc".to_owned()], 1).expect("a certificate");
     let certificate = Arc::new(ServingCert::new());
     let files = CertFiles { cert: "tls.crt".into(), key: "tls.key".into() };
@@ -112,10 +126,12 @@ async fn served(patience: Patience, drain: Duration, connections: usize) -> Serv
     let (review_at, health_at) = (review.local_addr().expect("bound"), health.local_addr().expect("bound"));
     let echo = Arc::new(Echo::default());
     let readiness = Arc::new(Readiness::new(Arc::clone(&certificate)));
-    let tls = server_config(certificate).expect("the settings are right");
+    let tls = with_client_check(certificate, check).expect("the settings are right");
+    let callers = Arc::new(Callers::default());
+    callers.offer(std::path::Path::new("caller-token"), TOKEN.as_bytes()).expect("a token");
     let metrics = crate::edge::metrics::install().expect("no other recorder in this test binary");
     let (stop, stopped) = oneshot::channel();
-    let listeners = Listeners { review, health, tls, connections, patience, drain };
+    let listeners = Listeners { review, health, tls, connections, callers, patience, drain };
     let task = tokio::spawn(serve(listeners, Arc::clone(&echo), Arc::clone(&readiness), metrics, async move {
         // A sender that is dropped stops the server too.
         let _ended = stopped.await.is_ok();
@@ -134,15 +150,31 @@ impl Served {
     }
 
     async fn tls(&self, alpn: &[&str]) -> std::io::Result<Client<TlsStream<TcpStream>>> {
+        self.tls_as(alpn, None).await
+    }
+
+    /// A connection that shows a client certificate, where one is given: chain and key.
+    async fn tls_as(
+        &self,
+        alpn: &[&str],
+        shown: Option<&(String, String)>,
+    ) -> std::io::Result<Client<TlsStream<TcpStream>>> {
         let mut roots = rustls::RootCertStore::empty();
         let ca = rustls_pki_types::CertificateDer::from_pem_slice(self.made.ca_pem.as_bytes()).expect("PEM");
         roots.add(ca).expect("a CA");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the defaults are right")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let mut config = match shown {
+            None => config.with_no_client_auth(),
+            Some((cert, key)) => {
+                let cert = rustls_pki_types::CertificateDer::from_pem_slice(cert.as_bytes()).expect("PEM");
+                let key = rustls_pki_types::PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
+                config.with_client_auth_cert(vec![cert], key).expect("a pair")
+            }
+        };
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         let name = ServerName::try_from("provost.provost.svc").expect("a name");
         let tcp = TcpStream::connect(self.review).await?;
@@ -434,21 +466,122 @@ async fn x_094_slow_handshakes_and_headers_are_cut_and_idle_callers_are_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn x_094_one_connection_too_many_is_closed_and_the_others_are_served() {
+async fn x_094_one_connection_too_many_ends_an_idle_one_and_never_one_with_a_request() {
     let served = served(Patience::default(), Duration::ZERO, 2).await;
-    let (mut first, second) = (served.client().await, served.client().await);
-    assert!(served.tls(&["http/1.1"]).await.is_err(), "there are two places");
-    first.post("/validate", br#"{"uid":"u1"}"#).await.expect("an answer");
-    drop(second);
-    let again = timeout(LONGEST, async {
-        loop {
-            if let Ok(client) = served.tls(&["http/1.1"]).await {
-                break client;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+    let mut busy = served.client().await;
+    let body = br#"{"uid":"u7","do":"wait"}"#;
+    busy.0.write_all(api_server("/validate", body.len()).as_bytes()).await.expect("open");
+    busy.0.write_all(body).await.expect("open");
+    busy.0.flush().await.expect("open");
+    timeout(LONGEST, served.echo.begun.notified()).await.expect("the review began");
+    let mut idle = served.client().await;
+    // One that has carried nothing makes room for the next, and so does one that has, where there is no other.
+    let mut next = served.client().await;
+    idle.hung_up().await;
+    next.post("/validate", br#"{"uid":"u1"}"#).await.expect("an answer");
+    let mut last = served.client().await;
+    next.hung_up().await;
+    let body = br#"{"uid":"u8","do":"wait"}"#;
+    last.0.write_all(api_server("/validate", body.len()).as_bytes()).await.expect("open");
+    last.0.write_all(body).await.expect("open");
+    last.0.flush().await.expect("open");
+    timeout(LONGEST, served.echo.begun.notified()).await.expect("the review began");
+    assert!(served.tls(&["http/1.1"]).await.is_err(), "both carry a request");
+    served.echo.go_on.notify_one();
+    served.echo.go_on.notify_one();
+    for (client, uid) in [(&mut busy, "u7"), (&mut last, "u8")] {
+        let answer = client.answer().await.expect("a request is never cut");
+        assert!(answer.body.starts_with(&format!("{{\"uid\":\"{uid}\",\"allowed\":true")), "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn x_094_only_a_valid_review_lets_a_connection_be_idle_for_long() {
+    let served = served(brief(), Duration::ZERO, 100).await;
+    for (body, status) in [(&b"junk"[..], 400), (&br#"{"uie":"u1"}"#[..], 400)] {
+        let mut client = served.client().await;
+        assert_eq!(client.post("/validate", body).await.expect("an answer").status, status);
+        assert!(client.hung_up().await < LONGEST / 2, "cut as if nothing had come");
+    }
+    let mut large = served.client().await;
+    let mut body = br#"{"uid":"u9","pad":""#.to_vec();
+    body.resize(9 << 20, b'x');
+    assert_eq!(large.post("/validate", &body).await.expect("an answer").status, 200);
+    assert!(large.hung_up().await < LONGEST / 2, "denied unjudged");
+    // Their twin has carried one, and what comes after it changes nothing.
+    let mut client = served.client().await;
+    assert_eq!(client.post("/validate", br#"{"uid":"u1"}"#).await.expect("an answer").status, 200);
+    assert_eq!(client.post("/validate", b"junk").await.expect("an answer").status, 400);
+    let silence = timeout(SHORT * 3, client.0.read_u8()).await;
+    assert!(silence.is_err(), "cut while idle: {silence:?}");
+}
+
+/// A CA for callers, and what it signs.
+struct CallerCa(rcgen::CertifiedIssuer<'static, rcgen::KeyPair>);
+
+impl CallerCa {
+    fn new() -> Self {
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        Self(rcgen::CertifiedIssuer::self_signed(params, key).expect("a CA"))
+    }
+
+    fn client(&self, common_name: &str, usage: rcgen::ExtendedKeyUsagePurpose) -> (String, String) {
+        let mut params = rcgen::CertificateParams::new(vec!["callers.example".to_owned()]).expect("a name");
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
+        params.extended_key_usages = vec![usage];
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let cert = params.signed_by(&key, &self.0).expect("a certificate");
+        (cert.pem(), key.serialize_pem())
+    }
+}
+
+/// How a caller fares: the word for it, or nothing where it was refused before it could ask.
+async fn fares(served: &Served, shown: Option<&(String, String)>, target: &str) -> Option<String> {
+    let mut client = served.tls_as(&["http/1.1"], shown).await.ok()?;
+    let answer = client.post(target, br#"{"uid":"u1"}"#).await.ok()?;
+    let body: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+    body["caller"].as_str().map(str::to_owned)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c_08_x_132_who_is_let_in_and_as_whom() {
+    use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+    let (ca, other) = (CallerCa::new(), CallerCa::new());
+    let right = ca.client("kube-apiserver", ClientAuth);
+    let wrong_ca = other.client("kube-apiserver", ClientAuth);
+    let wrong_subject = ca.client("kubelet", ClientAuth);
+    let wrong_usage = ca.client("kube-apiserver", ServerAuth);
+    let token = format!("/validate/{TOKEN}");
+    let wrong_token = format!("/validate/{}", TOKEN.replace('0', "1"));
+    let check = |mandatory| {
+        let check = ClientCheck::new(vec!["kube-apiserver".to_owned()], mandatory);
+        check.offer(std::path::Path::new("ca.crt"), ca.0.pem().as_bytes()).expect("a CA");
+        Some(Arc::new(check))
+    };
+    let forced = served_for(brief(), Duration::ZERO, 100, check(true)).await;
+    let either = served_for(brief(), Duration::ZERO, 100, check(false)).await;
+    let tokens = served_for(brief(), Duration::ZERO, 100, None).await;
+    let table = [
+        // what is shown, the path, and who that is: where a certificate must be shown, where it may be, where none is asked for
+        (Some(&right), "/validate", [Some("certificate"), Some("certificate"), Some("unknown")]),
+        (Some(&right), token.as_str(), [Some("certificate"), Some("certificate"), Some("token")]),
+        (Some(&wrong_ca), &token, [None, None, Some("token")]),
+        (Some(&wrong_subject), &token, [None, None, Some("token")]),
+        (Some(&wrong_usage), &token, [None, None, Some("token")]),
+        (None, &token, [None, Some("token"), Some("token")]),
+        (None, &wrong_token, [None, Some("unknown"), Some("unknown")]),
+        (None, "/validate", [None, Some("unknown"), Some("unknown")]),
+    ];
+    for (row, (shown, target, want)) in table.into_iter().enumerate() {
+        for (served, want) in [&forced, &either, &tokens].into_iter().zip(want) {
+            assert_eq!(fares(served, shown, target).await.as_deref(), want, "row {row}, {target}");
         }
-    });
-    again.await.expect("a place came free").post("/validate", br#"{"uid":"u1"}"#).await.expect("an answer");
+    }
+    let metrics = forced.health("/metrics").await;
+    assert!(metrics.body.contains("provost_tls_failures_total{outcome=\"client-certificate\"}"), "{}", metrics.body);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,17 +16,16 @@ use tokio::time::{Instant, timeout_at};
 use self::queue::{Queue, Refused, Told};
 use crate::decision::record::{Event, RecordName, Started, Writer};
 
-mod print;
 mod query;
 mod queue;
 mod read;
+mod reserve;
 mod store;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-pub use print::{printable, printable_json};
 pub use query::{Filter, ImageFilter};
 pub use read::{All, Reader, Shown, Stats, StoredRecord};
 pub use store::{LedgerError, SCHEMA};
@@ -66,12 +65,14 @@ pub struct Settings {
     pub stream: Option<Box<dyn Write + Send>>,
     /// How many records may wait for the store; each takes up to 16 KiB.
     pub queue: usize,
+    /// Bytes beside the file that are kept back for overrides ([`Wait::OrNothing`]), for when the disk is full. 0 is none.
+    pub reserve: u64,
     /// What the record `started` says, which is on disk when [`Ledger::open`] returns.
     pub started: Started,
 }
 
 impl Settings {
-    /// Settings with a queue of 4096 records, durable denials and no stream.
+    /// Settings with a queue of 4096 records, 8 MiB kept back, durable denials and no stream.
     #[must_use]
     pub fn new(store: Store) -> Self {
         Self {
@@ -81,6 +82,7 @@ impl Settings {
             replica: String::new(),
             stream: None,
             queue: 4096,
+            reserve: 8 << 20,
             started: Started { version: env!("CARGO_PKG_VERSION").to_owned(), ..Started::default() },
         }
     }
@@ -93,7 +95,8 @@ pub enum Wait {
     Saved,
     /// Not at all, or, under [`Durability::All`], as [`Wait::OrNothing`]: for an admission.
     Queued,
-    /// Until it is on disk, and not even queued while the store is failing: for what may only happen if it is recorded.
+    /// Until it is on disk, and not even queued while the store is failing: for what may only happen if it is recorded, an
+    /// override. On a full disk the space that is kept back is given up for it.
     OrNothing,
 }
 
@@ -104,6 +107,9 @@ pub enum Appended {
     Saved(RecordName),
     /// It has this name and will be written with the next group.
     Queued(RecordName),
+    /// It is counted with others, and said by the record of this name, which is on disk: refusals that are equal to it
+    /// came ten times within the last minute. The count, with the uids, is on disk within a second.
+    Repeat(RecordName),
     /// It is queued, but not on disk: the deadline has passed or the store is failing. A denial is sent with
     /// `record: pending`.
     Pending,
@@ -118,17 +124,17 @@ impl Appended {
     #[must_use]
     pub const fn is_kept(&self) -> bool {
         match self {
-            Self::Saved(_) | Self::Queued(_) | Self::Off => true,
+            Self::Saved(_) | Self::Queued(_) | Self::Repeat(_) | Self::Off => true,
             Self::Pending | Self::Unavailable(_) => false,
         }
     }
 
-    /// The name under which the record can be found, where one may be given away.
+    /// The name of its own record, where there is one and it may be given away.
     #[must_use]
     pub const fn name(&self) -> Option<RecordName> {
         match self {
             Self::Saved(name) | Self::Queued(name) => Some(*name),
-            Self::Pending | Self::Unavailable(_) | Self::Off => None,
+            Self::Repeat(_) | Self::Pending | Self::Unavailable(_) | Self::Off => None,
         }
     }
 }
@@ -170,7 +176,7 @@ impl Ledger {
     /// where the last process did not stop in order. Both are on disk when this returns. Refused: a file that another
     /// process writes, that a newer version made, or that is no ledger.
     pub fn open(settings: Settings) -> Result<Self, LedgerError> {
-        let Settings { store, durability, cluster, replica, stream, queue: bound, started } = settings;
+        let Settings { store, durability, cluster, replica, stream, queue: bound, reserve, started } = settings;
         let writer = Writer::new(&cluster, &replica);
         let off = store == Store::Off;
         let (ending, ended) = watch::channel(false);
@@ -178,8 +184,8 @@ impl Ledger {
             drop(ending);
             return Ok(Self { inner: Arc::new(Inner { queue: None, durability, off, ended, thread: None }) });
         }
-        let (store, head) = writer::begin(store, &writer, started)?;
-        let queue = Arc::new(Queue::new(head.chain, head.seq, head.last, writer, bound.max(1)));
+        let (store, head) = writer::begin(store, &writer, started, reserve)?;
+        let queue = Arc::new(Queue::new(&head, writer, bound.max(1)));
         let stream = match stream {
             Some(sink) => Some(stream::Stream::start(sink)?),
             None => None,
@@ -192,11 +198,16 @@ impl Ledger {
     /// Giving up the future does not take the record back.
     pub async fn append(&self, event: Event, wait: Wait, deadline: Instant) -> Appended {
         let Some(queue) = &self.inner.queue else { return Appended::Off };
+        if let Some(of) = event.refusal().and_then(|refusal| queue.repeat(refusal)) {
+            return Appended::Repeat(of);
+        }
+        let essential = wait == Wait::OrNothing;
         let wait = match (wait, self.inner.durability) {
             (Wait::Queued, Durability::All) => Wait::OrNothing,
             (wait, Durability::All | Durability::Denials) => wait,
         };
-        let (name, told) = match queue.push(event.draft(), if self.inner.off { Wait::Queued } else { wait }) {
+        let (name, told) = match queue.push(event.draft(), if self.inner.off { Wait::Queued } else { wait }, essential)
+        {
             Ok(pushed) => pushed,
             Err(refused) => return Appended::Unavailable(refused.to_string()),
         };
@@ -205,8 +216,21 @@ impl Ledger {
         }
         let Some(told) = told else { return Appended::Queued(name) };
         match timeout_at(deadline, told).await {
-            Ok(Ok(Told::Saved)) => Appended::Saved(name),
+            Ok(Ok(Told::Saved)) => {
+                if let Some(refusal) = event.refusal() {
+                    queue.recorded(refusal, name);
+                }
+                Appended::Saved(name)
+            }
             Ok(Ok(Told::Failing) | Err(_)) | Err(_) => Appended::Pending,
+        }
+    }
+
+    /// Counts a review that is turned away unjudged (C-03). It waits for nothing: all of them, with their uids, are one
+    /// record within a second.
+    pub fn shed(&self, uid: &str) {
+        if let Some(queue) = &self.inner.queue {
+            queue.shed(uid);
         }
     }
 

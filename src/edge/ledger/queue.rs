@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::writer::Head;
 use super::{Health, Wait};
-use crate::decision::record::{ChainName, Draft, Record, RecordName, Writer};
+use crate::decision::record::{ChainName, Draft, Floods, Record, RecordName, Refusal, Writer};
 use crate::decision::reference::Digest;
 use crate::edge::clock;
 
@@ -16,6 +17,11 @@ use crate::edge::clock;
 pub(super) const GROUP: usize = 512;
 /// How long records for which nobody waits may gather.
 const LINGER: Duration = Duration::from_millis(10);
+
+/// How long what is only counted is gathered; with its commit it is on disk within a second.
+const GATHER: Duration = Duration::from_millis(500);
+/// How many essential records the queue takes beyond its bound while the disk is full.
+const SPARED: usize = 64;
 
 /// What the writer tells those who wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +36,8 @@ pub(super) enum Told {
 pub(super) struct Item {
     pub(super) record: Record,
     pub(super) waiter: Option<oneshot::Sender<Told>>,
+    /// The space that is kept back is for this one.
+    pub(super) essential: bool,
     /// It went to the stream already, marked `unsaved`.
     pub(super) streamed: bool,
 }
@@ -79,7 +87,13 @@ struct State {
     items: VecDeque<Item>,
     /// Taken by the writer and not on disk yet.
     taken: usize,
+    /// What is counted instead of queued.
+    floods: Floods,
+    /// When that is to be queued.
+    due: Option<Instant>,
     failing: Option<String>,
+    /// Something is kept back for what is essential, though the disk is full.
+    spare: bool,
     closed: bool,
     /// The store is not waited for any more.
     abandoned: bool,
@@ -96,14 +110,18 @@ pub(super) enum Next {
 
 impl Queue {
     /// An empty queue that goes on after the record `seq` with the hash `last`.
-    pub(super) fn new(chain: ChainName, seq: u64, last: Digest, writer: Writer, bound: usize) -> Self {
+    pub(super) fn new(head: &Head, writer: Writer, bound: usize) -> Self {
+        let Head { chain, seq, last, seed, .. } = *head;
         let state = State {
             chain,
             seq,
             last,
             items: VecDeque::new(),
             taken: 0,
+            floods: Floods::new(seed),
+            due: None,
             failing: None,
+            spare: false,
             closed: false,
             abandoned: false,
             ended: false,
@@ -116,28 +134,77 @@ impl Queue {
         &self,
         draft: Draft,
         wait: Wait,
+        essential: bool,
     ) -> Result<(RecordName, Option<oneshot::Receiver<Told>>), Refused> {
         let mut state = self.lock();
         if state.closed {
             return Err(Refused::Closed);
         }
-        if state.items.len() + state.taken >= self.bound {
+        let spared = essential && state.spare;
+        let bound = if spared { self.bound + SPARED } else { self.bound };
+        if state.items.len() + state.taken >= bound {
             return Err(Refused::Full(self.bound));
         }
         match (wait, &state.failing) {
-            (Wait::OrNothing, Some(reason)) => return Err(Refused::Failing(reason.clone())),
-            (Wait::Queued, _) => return Ok((self.place(&mut state, draft, None), None)),
+            (Wait::OrNothing, Some(reason)) if !spared => return Err(Refused::Failing(reason.clone())),
+            (Wait::Queued, _) => return Ok((self.place(&mut state, draft, None, false), None)),
             (Wait::OrNothing | Wait::Saved, _) => {}
         }
         let (waiter, told) = oneshot::channel();
         let mut item = Some(waiter);
         if state.failing.is_some()
+            && !spared
             && let Some(waiter) = item.take()
         {
             // A denial does not wait for a store that is known to fail. The receiver is in our hands, so this arrives.
             let _ = waiter.send(Told::Failing);
         }
-        Ok((self.place(&mut state, draft, item), Some(told)))
+        Ok((self.place(&mut state, draft, item, essential), Some(told)))
+    }
+
+    /// Counts a refusal where it is one of many, and says which record it repeats.
+    pub(super) fn repeat(&self, refusal: &Refusal) -> Option<RecordName> {
+        let mut state = self.lock();
+        if state.closed {
+            return None;
+        }
+        let of = state.floods.refused(refusal, clock::now())?;
+        self.gather(&mut state);
+        Some(of)
+    }
+
+    /// A refusal is on disk.
+    pub(super) fn recorded(&self, refusal: &Refusal, name: RecordName) {
+        self.lock().floods.recorded(refusal, name);
+    }
+
+    /// Counts a review that is turned away.
+    pub(super) fn shed(&self, uid: &str) {
+        let mut state = self.lock();
+        if !state.closed {
+            state.floods.shed(uid);
+            self.gather(&mut state);
+        }
+    }
+
+    /// Says when what was counted is to be queued.
+    fn gather(&self, state: &mut State) {
+        if state.due.is_none() {
+            state.due = Some(Instant::now() + GATHER);
+            self.changed.notify_all();
+        }
+        if state.floods.is_large() && state.due.is_some_and(|due| due > Instant::now()) {
+            state.due = Some(Instant::now());
+            self.changed.notify_all();
+        }
+    }
+
+    /// Queues what was counted. It takes no room from others: there is little of it.
+    fn count(&self, state: &mut State) {
+        state.due = None;
+        for event in state.floods.drain() {
+            self.place(state, event.draft(), None, false);
+        }
     }
 
     /// Queues the last record, whatever the bound, and closes.
@@ -146,20 +213,27 @@ impl Queue {
         if state.closed {
             return Err(Refused::Closed);
         }
-        self.place(&mut state, draft, None);
+        self.count(&mut state);
+        self.place(&mut state, draft, None, false);
         state.closed = true;
         self.changed.notify_all();
         Ok(())
     }
 
-    fn place(&self, state: &mut State, draft: Draft, waiter: Option<oneshot::Sender<Told>>) -> RecordName {
+    fn place(
+        &self,
+        state: &mut State,
+        draft: Draft,
+        waiter: Option<oneshot::Sender<Told>>,
+        essential: bool,
+    ) -> RecordName {
         state.seq += 1;
         let record = draft.seal(state.chain, state.seq, clock::now(), &self.writer, state.last);
         state.last = record.hash;
         let name = record.name;
         // The writer is woken only where it has something to do at once: admissions gather.
         let urgent = waiter.is_some() || state.items.is_empty() || state.items.len() + 1 == GROUP;
-        state.items.push_back(Item { record, waiter, streamed: false });
+        state.items.push_back(Item { record, waiter, essential, streamed: false });
         if urgent {
             self.changed.notify_all();
         }
@@ -168,7 +242,11 @@ impl Queue {
 
     /// No more events are taken; those that wait are still written.
     pub(super) fn close(&self) {
-        self.lock().closed = true;
+        let mut state = self.lock();
+        if !state.closed {
+            self.count(&mut state);
+            state.closed = true;
+        }
         self.changed.notify_all();
     }
 
@@ -181,11 +259,24 @@ impl Queue {
     /// Waits for records and takes up to [`GROUP`] of them. Where nobody waits for one, it lingers for more of them.
     pub(super) fn take(&self) -> Next {
         let mut state = self.lock();
-        while state.items.is_empty() {
+        loop {
+            let now = Instant::now();
+            if state.due.is_some_and(|due| due <= now) {
+                self.count(&mut state);
+            }
+            if !state.items.is_empty() {
+                break;
+            }
             if state.closed {
                 return Next::End;
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = match state.due {
+                Some(due) => {
+                    let waited = self.changed.wait_timeout(state, due.saturating_duration_since(now));
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
         }
         let gathering = |state: &mut State| {
             !state.closed && state.items.len() < GROUP && state.items.iter().all(|item| item.waiter.is_none())
@@ -210,13 +301,15 @@ impl Queue {
         let mut state = self.lock();
         state.taken = state.taken.saturating_sub(count);
         state.failing = None;
+        state.spare = false;
     }
 
-    /// The store does not take them.
-    pub(super) fn failing(&self, reason: String) {
+    /// The store does not take them; `spare`: but there is space for what is essential.
+    pub(super) fn failing(&self, reason: String, spare: bool) {
         let mut state = self.lock();
         state.failing = Some(reason);
-        for item in &mut state.items {
+        state.spare = spare;
+        for item in state.items.iter_mut().filter(|item| !(spare && item.essential)) {
             item.tell(Told::Failing);
         }
     }

@@ -108,6 +108,16 @@ pub enum LedgerError {
     },
 }
 
+impl LedgerError {
+    /// There is no room left on the disk.
+    pub(super) fn is_full(&self) -> bool {
+        let Self::Sqlite { source, .. } = self else { return false };
+        // Without room for its shared memory, SQLite calls it a fault of input and output.
+        source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+            || source.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+    }
+}
+
 /// For `map_err`: what was tried when `SQLite` refused.
 pub(super) fn failed(what: &'static str) -> impl FnOnce(rusqlite::Error) -> LedgerError {
     move |source| LedgerError::Sqlite { what, source }
@@ -235,7 +245,7 @@ impl Database {
                 self.connection = None;
             }
             if let Some(connection) = &self.connection
-                && is_full(error)
+                && error.is_full()
             {
                 // The log may hold several times what it is about: emptying it can make the room that is missing. Whether it
                 // does, the next commit tells.
@@ -286,6 +296,11 @@ impl Database {
         file_bytes(connection)
     }
 
+    /// Where it is; `None` in memory.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.file.as_ref().map(|file| file.path.as_path())
+    }
+
     /// Moves everything into the one file and closes it.
     pub(super) fn close(mut self) -> Result<(), LedgerError> {
         let Some(connection) = self.connection.take() else { return Ok(()) };
@@ -304,11 +319,6 @@ pub(super) fn file_bytes(connection: &Connection) -> Result<u64, LedgerError> {
         })
         .map(|bytes| u64::try_from(bytes).unwrap_or(0))
         .map_err(failed("measure the ledger"))
-}
-
-fn is_full(error: &LedgerError) -> bool {
-    let LedgerError::Sqlite { source, .. } = error else { return false };
-    source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
 }
 
 /// Faults that leave the connection as good as it was.

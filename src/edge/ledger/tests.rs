@@ -18,6 +18,7 @@ use crate::decision::record::{PolicyChange, RecordPlace, ReviewInput, ReviewReco
 use crate::decision::review::{Holder, Operation, Place, Request, ReviewedImage};
 use crate::decision::verdict::Verdict;
 
+mod floods;
 mod reading;
 
 fn change(name: &str) -> Event {
@@ -56,7 +57,12 @@ fn file(folder: &TempDir) -> PathBuf {
 }
 
 fn settings(folder: &TempDir) -> Settings {
-    Settings { cluster: "test".to_owned(), replica: "r0".to_owned(), ..Settings::new(Store::File(file(folder))) }
+    Settings {
+        cluster: "test".to_owned(),
+        replica: "r0".to_owned(),
+        reserve: 10_000,
+        ..Settings::new(Store::File(file(folder)))
+    }
 }
 
 fn open(folder: &TempDir) -> Ledger {
@@ -212,10 +218,12 @@ fn over(database: store::Database, bound: usize) -> (Ledger, Lines) {
     let lines = Lines::default();
     let stream = stream::Stream::start(Box::new(lines.clone())).expect("stream");
     let writer = Writer::new("test", "r0");
+    let (chain, last) = ("aaaa".parse().expect("chain"), crate::decision::record::NO_RECORD);
     let queue =
-        Arc::new(Queue::new("aaaa".parse().expect("chain"), 0, crate::decision::record::NO_RECORD, writer, bound));
+        Arc::new(Queue::new(&writer::Head { chain, seq: 0, last, seed: [0; 32], records: vec![] }, writer, bound));
     let (ending, ended) = watch::channel(false);
-    let thread = writer::start(Arc::clone(&queue), Some(database), vec![], Some(stream), ending).expect("thread");
+    let kept = writer::Kept { database, reserve: None, giving: false, is_spent: false };
+    let thread = writer::start(Arc::clone(&queue), Some(kept), vec![], Some(stream), ending).expect("thread");
     let inner = Inner { queue: Some(queue), durability: Durability::Denials, off: false, ended, thread: Some(thread) };
     (Ledger { inner: Arc::new(inner) }, lines)
 }
@@ -277,7 +285,9 @@ async fn x_127_a_full_disk_is_survived() {
                 let Health::Failing { reason, .. } = ledger.health() else { panic!("{:?}", ledger.health()) };
                 break reason;
             }
-            other @ (Appended::Queued(_) | Appended::Unavailable(_) | Appended::Off) => panic!("{other:?}"),
+            other @ (Appended::Queued(_) | Appended::Repeat(_) | Appended::Unavailable(_) | Appended::Off) => {
+                panic!("{other:?}")
+            }
         }
     };
     assert!(reason.contains("full"), "{reason}");

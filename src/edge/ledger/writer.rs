@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::Store;
 use super::queue::{GROUP, Item, Next, Queue, Told};
+use super::reserve::{ALARM, Reserve, share_used};
 use super::store::{Database, LedgerError, Tail};
 use super::stream::Stream;
 use crate::decision::record::{ChainName, Event, NO_RECORD, Record, Recovery, Started, Writer};
@@ -26,13 +27,20 @@ pub(super) struct Head {
     pub(super) chain: ChainName,
     pub(super) seq: u64,
     pub(super) last: Digest,
+    /// Random numbers that nobody else knows.
+    pub(super) seed: [u8; 32],
     /// What was written already.
     pub(super) records: Vec<Record>,
 }
 
 /// Opens the store and writes the first records of this process: they are on disk before any name is given away, so that
 /// no name is ever given away twice.
-pub(super) fn begin(store: Store, writer: &Writer, started: Started) -> Result<(Option<Database>, Head), LedgerError> {
+pub(super) fn begin(
+    store: Store,
+    writer: &Writer,
+    started: Started,
+    reserve: u64,
+) -> Result<(Option<Kept>, Head), LedgerError> {
     let mut database = match store {
         Store::File(path) => Some(Database::open(&path)?),
         Store::Memory => Some(Database::in_memory()?),
@@ -56,7 +64,13 @@ pub(super) fn begin(store: Store, writer: &Writer, started: Started) -> Result<(
     if let Some(database) = &mut database {
         database.commit(records.iter())?;
     }
-    Ok((database, Head { chain, seq, last, records }))
+    let mut seed = [0; 32];
+    aws_lc_rs::rand::fill(&mut seed).map_err(|_| LedgerError::Random)?;
+    let kept = database.map(|database| {
+        let reserve = database.path().map(|path| Reserve::beside(path, reserve));
+        Kept { database, reserve, giving: false, is_spent: false }
+    });
+    Ok((kept, Head { chain, seq, last, seed, records }))
 }
 
 /// New letters, other than those of any chain in the store.
@@ -74,7 +88,7 @@ fn draw(database: Option<&Database>) -> Result<ChainName, LedgerError> {
 /// Starts the thread. `ending` turns true when everything is written and closed.
 pub(super) fn start(
     queue: Arc<Queue>,
-    database: Option<Database>,
+    kept: Option<Kept>,
     begun: Vec<Record>,
     stream: Option<Stream>,
     ending: watch::Sender<bool>,
@@ -82,7 +96,7 @@ pub(super) fn start(
     let work = move || {
         // Also where this thread panics: nobody waits for a writer that is gone.
         let _end = Ending { queue: Arc::clone(&queue), ending };
-        let thread = Thread { queue, database, stream, measured: None };
+        let thread = Thread { queue, kept, stream, measured: None, alarmed: false };
         for record in &begun {
             thread.tell_stream(record, true);
         }
@@ -104,12 +118,24 @@ impl Drop for Ending {
     }
 }
 
+/// A store, and the space beside it.
+pub(super) struct Kept {
+    pub(super) database: Database,
+    pub(super) reserve: Option<Reserve>,
+    /// The space was given up and is taken back when what it was given up for is on disk.
+    pub(super) giving: bool,
+    /// It was given up in vain: there is too little of it left.
+    pub(super) is_spent: bool,
+}
+
 struct Thread {
     queue: Arc<Queue>,
-    database: Option<Database>,
+    kept: Option<Kept>,
     stream: Option<Stream>,
     /// When the size of the store was last looked at.
     measured: Option<Instant>,
+    /// It was said that space becomes scarce.
+    alarmed: bool,
 }
 
 impl Thread {
@@ -119,8 +145,8 @@ impl Thread {
                 break;
             }
         }
-        if let Some(database) = self.database.take()
-            && let Err(error) = database.close()
+        if let Some(kept) = self.kept.take()
+            && let Err(error) = kept.database.close()
         {
             tracing::warn!(%error, "the ledger was not closed in order; nothing in it is lost");
         }
@@ -135,8 +161,8 @@ impl Thread {
         while !items.is_empty() {
             let begun = Instant::now();
             let count = items.len().min(GROUP);
-            let committed = match &mut self.database {
-                Some(database) => database.commit(items.iter().take(count).map(|item| &item.record)),
+            let committed = match &mut self.kept {
+                Some(kept) => kept.commit(&items, count),
                 None => Ok(()),
             };
             match committed {
@@ -149,12 +175,16 @@ impl Thread {
                         self.tell_stream(&item.record, true);
                     }
                     pause = FIRST_PAUSE;
+                    if let Some(kept) = &mut self.kept {
+                        kept.take_back(&items);
+                    }
                     self.measure();
                 }
                 Err(error) => {
+                    let spare = self.kept.as_mut().is_some_and(|kept| kept.is_spare(&error));
                     let reason = error.to_string();
                     tracing::error!(%reason, waiting = items.len(), "the ledger cannot be written");
-                    self.queue.failing(reason);
+                    self.queue.failing(reason, spare);
                     self.mark_unsaved(&mut items);
                     let Some(next) = self.wait(&mut items, pause) else { return false };
                     pause = next;
@@ -172,7 +202,12 @@ impl Thread {
             if left.is_zero() {
                 return Some((pause * 2).min(LAST_PAUSE));
             }
-            items.extend(self.queue.wait_to_retry(left)?);
+            let more = self.queue.wait_to_retry(left)?;
+            let is_urgent = more.iter().any(|item| item.essential);
+            items.extend(more);
+            if is_urgent {
+                return Some(pause);
+            }
             self.mark_unsaved(items);
         }
     }
@@ -199,10 +234,62 @@ impl Thread {
             return;
         }
         self.measured = Some(Instant::now());
-        if let Some(Ok(bytes)) = self.database.as_ref().map(Database::bytes)
-            && let Ok(bytes) = usize::try_from(bytes)
-        {
+        let Some(Kept { database, reserve, .. }) = &mut self.kept else { return };
+        if let Ok(Ok(bytes)) = database.bytes().map(usize::try_from) {
             gauge!("provost_ledger_bytes").set(float(bytes));
+        }
+        if let Some(reserve) = reserve {
+            reserve.fill();
+        }
+        if let Some(used) = database.path().and_then(share_used) {
+            gauge!("provost_ledger_space_used_ratio").set(used);
+            let is_scarce = used >= ALARM;
+            if is_scarce && !self.alarmed {
+                let used = format!("{:.0} %", used * 100.0);
+                tracing::error!(used, "the ledger's file system fills up; when it is full, everything is denied");
+            }
+            self.alarmed = is_scarce;
+        }
+    }
+}
+
+impl Kept {
+    /// Commits the first `count` of `items`. Where the disk is full and one of the items is essential, what is kept back is
+    /// given up, and it is tried once more.
+    fn commit(&mut self, items: &VecDeque<Item>, count: usize) -> Result<(), LedgerError> {
+        let mut attempt = || self.database.commit(items.iter().take(count).map(|item| &item.record));
+        let result = attempt();
+        let Err(error) = &result else {
+            self.is_spent = false;
+            return result;
+        };
+        let Some(reserve) = &mut self.reserve else { return result };
+        if !self.is_spent && error.is_full() && items.iter().any(|item| item.essential) && reserve.release() {
+            tracing::warn!("the disk is full: an override is recorded in the space that was kept back");
+            self.giving = true;
+            return attempt();
+        }
+        result
+    }
+
+    /// Whether a full disk has space for what is essential. What was given up in vain is taken back first.
+    fn is_spare(&mut self, error: &LedgerError) -> bool {
+        let Some(reserve) = &mut self.reserve else { return false };
+        if std::mem::take(&mut self.giving) {
+            self.is_spent = true;
+            reserve.fill();
+        }
+        error.is_full() && reserve.is_held() && !self.is_spent
+    }
+
+    /// Takes back what was given up, once nothing essential waits any more.
+    fn take_back(&mut self, waiting: &VecDeque<Item>) {
+        if let Some(reserve) = &mut self.reserve
+            && self.giving
+            && !waiting.iter().any(|item| item.essential)
+        {
+            self.giving = false;
+            reserve.fill();
         }
     }
 }

@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use crate::decision::name::{PolicyName, RuleName, SignerName};
 use crate::decision::pattern::{NamespacePattern, RepositoryPattern};
-use crate::decision::policy::{DenyList, Mode, NamespaceSelector, Policy, Rule, SignatureRule, Signer, Withdrawn};
+use crate::decision::policy::{
+    BreakGlass, DenyList, Mode, NamespaceSelector, Policy, Rule, SignatureRule, Signer, Withdrawn,
+};
 use crate::decision::reference::{Digest, MAX_REPOSITORY};
 
+use super::break_glass;
 use super::document::{self as written, Kind};
 use super::fault::{Fault, Faults, Position, shown};
 use super::keys::KeyFiles;
@@ -130,6 +133,10 @@ fn policy(doc: &written::ReleasePolicy, keys: &mut KeyFiles, faults: &Faults) ->
     let signers =
         spec.signers.as_ref().map(|signers| signer_map(signers, keys, &mut places, faults)).unwrap_or_default();
     let rules = rules(spec, &signers, &mut places, faults);
+    let break_glass: Option<Option<BreakGlass>> = match &spec.break_glass {
+        None => Some(None),
+        Some(written) => break_glass::compile(written, mode, faults).map(Some),
+    };
     let mut policy = Policy {
         name: name?,
         hash: Digest::from_bytes([0; 32]),
@@ -137,6 +144,7 @@ fn policy(doc: &written::ReleasePolicy, keys: &mut KeyFiles, faults: &Faults) ->
         mode: mode?,
         signers: signers.into_iter().map(|(name, signer)| Some((name, signer?))).collect::<Option<_>>()?,
         rules: rules?,
+        break_glass: break_glass?,
     };
     match manifest::policy_hash(&policy) {
         Ok(hash) => policy.hash = hash,
@@ -420,7 +428,7 @@ fn deny_list(doc: &written::DenyList, faults: &Faults) -> Option<DenyList> {
     Some(list)
 }
 
-fn is_line(text: &str, limit: usize) -> bool {
+pub(super) fn is_line(text: &str, limit: usize) -> bool {
     text.chars().count() <= limit && !text.chars().any(char::is_control)
 }
 

@@ -53,9 +53,10 @@ pub fn schema(kind: Option<Kind>) -> serde_json::Value {
 }
 
 /// The keys and words that a later version honours, with what to do until then.
-const NOT_YET: [(&str, &str); 11] = [
+const NOT_YET: [(&str, &str); 12] = [
     ("labels", "labels come with the cluster; write `names`"),
-    ("breakGlass", "nothing of a policy can be overridden; remove it"),
+    ("grants", "one person may ask at once by `request`; remove it"),
+    ("rbac", "list who may ask in `users` and `groups`; remove it"),
     ("keyless", "write the signer's `keys`"),
     ("certificate", "write the signer's `keys`"),
     ("secret", "write `file` or `pem`"),
@@ -156,9 +157,51 @@ pub(super) struct ReleasePolicySpec {
     /// An image needs one rule that covers it, and must satisfy every rule that does.
     #[schemars(length(min = 1))]
     pub(super) rules: At<Vec<At<Rule>>>,
+    /// How what this policy denies may be overridden. Absent: not at all.
+    pub(super) break_glass: Option<At<BreakGlass>>,
+}
+
+/// How denials are overridden.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct BreakGlass {
+    /// One person, at once, for one pod or debug container that the person sends.
+    #[schemars(required)]
+    pub(super) request: Option<At<OverrideRequests>>,
     #[schemars(skip)]
-    #[serde(rename = "breakGlass")]
-    pub(super) _break_glass: Option<NotYet>,
+    pub(super) grants: Option<NotYet>,
+}
+
+/// Who may override what with the annotation `provost.dev/break-glass-reason: "<ticket> <why>"`: at least one user or group.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{"required": ["users"]}, {"required": ["groups"]}]))]
+pub(super) struct OverrideRequests {
+    /// Kubernetes users, exact. No service accounts, nodes or parts of Kubernetes.
+    #[schemars(length(min = 1))]
+    pub(super) users: Option<At<Vec<At<String>>>>,
+    /// Kubernetes groups, exact.
+    #[schemars(length(min = 1))]
+    pub(super) groups: Option<At<Vec<At<String>>>>,
+    /// Which denials such a request may waive.
+    #[schemars(length(min = 1))]
+    pub(super) waivable: At<Vec<At<Waivable>>>,
+    /// What the ticket must look like: text in which `*` is any run of one character or more.
+    #[schemars(length(min = 1, max = 64))]
+    pub(super) ticket_pattern: At<String>,
+    /// Whether somebody who is not listed may ask who is allowed to by a role.
+    #[schemars(extend("const" = false))]
+    pub(super) rbac: Option<At<bool>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(super) enum Waivable {
+    Repository,
+    Signatures,
+    #[schemars(skip)]
+    Attestations,
 }
 
 /// Which namespaces a policy governs: either `names` or `otherwise`.

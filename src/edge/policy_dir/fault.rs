@@ -8,20 +8,7 @@ use crate::decision::pattern::PatternError;
 use crate::decision::reference::ReferenceError;
 use crate::edge::sigstore::key::KeyError;
 
-/// A place in a file: line and column, both from 1, in characters. `0:0` is the file as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Position {
-    /// The line, from 1.
-    pub line: u64,
-    /// The column, from 1.
-    pub column: u64,
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.line, self.column)
-    }
-}
+pub use crate::edge::yaml::Position;
 
 /// Something wrong, or unwise, in a policy file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -289,7 +276,23 @@ pub enum Fault {
     #[error("`{0}` is about signatures, and this rule asks for none: remove it")]
     NeedsSignatures(&'static str),
 
+    // break-glass
+    /// Somebody in `users` or `groups` that no request could ever come from.
+    #[error(
+        "`{0}` cannot be listed: break-glass is for persons by their exact name, and for groups of persons; service accounts, \
+         nodes, parts of Kubernetes and groups that hold everybody are none"
+    )]
+    NotPersons(String),
+    /// Neither `users` nor `groups`.
+    #[error("nobody may ask: list somebody in `users` or `groups`, or remove `breakGlass`")]
+    NobodyMayAsk,
+
     // warnings
+    /// `breakGlass` where nothing is enforced.
+    #[error(
+        "`breakGlass` has no effect: nothing that a policy in this mode says is enforced, so there is nothing to override"
+    )]
+    NothingToOverride,
     /// A signer that no rule names.
     #[error("signer `{0}` is used by no rule")]
     UnusedSigner(String),

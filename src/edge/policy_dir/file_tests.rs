@@ -246,7 +246,6 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("sha256:9ae", "sha512:9ae", "f:29:17: a digest is `sha256:` and 64 lower-case hex digits"),
     ("[sha256:9ae97d36d26566ff84e8893c64a6dc4fe8ca6d1144bf5b87b2b85a32def253c7]", "[]", "f:29:16: `digests` is empty"),
     // what this version cannot honour
-    ("  mode: enforce", "  breakGlass: {}", "f:8:3: this version cannot honour `breakGlass` yet: "),
     (
         "    names: [payments, payments-*]",
         "    names: [payments]\n    labels: {a: b}",
@@ -312,6 +311,117 @@ fn x_029_x_063_x_080_x_085_each_fault_has_its_place_and_its_words() {
         assert!(parsed.documents.iter().all(|document| document.good.is_none()), "{to:?} was taken");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The same, with something that may be overridden.
+fn overridable() -> String {
+    good()
+        + "  breakGlass:
+    request:
+      users: [alice@acme.com]
+      groups: [oncall]
+      waivable: [repository, signatures]
+      ticketPattern: INC-*
+"
+}
+
+#[test]
+fn bg_01_who_may_override_what() {
+    assert_eq!(policy(&good()).break_glass, None);
+    let policy = policy(&overridable());
+    let request = &policy.break_glass.as_ref().expect("breakGlass").request;
+    assert!(request.lists("alice@acme.com", &[]) && request.lists("bob", &["oncall".to_owned()]));
+    assert!(!request.lists("oncall", &["alice@acme.com".to_owned()]) && !request.lists("Alice@acme.com", &[]));
+    assert_eq!(request.waivable.iter().map(|kind| kind.as_str()).collect::<Vec<_>>(), ["repository", "signatures"]);
+    for (ticket, want) in [("INC-42", true), ("INC-", false), ("inc-42", false), ("XINC-42", false), ("", false)] {
+        assert_eq!(request.ticket_pattern.matches(ticket), want, "{ticket}");
+    }
+    for (from, to, want) in [
+        (
+            "    request:\n",
+            "    grants: {atLeast: 2}\n    request:\n",
+            "f:31:5: this version cannot honour `grants` yet: ",
+        ),
+        ("      users: [alice@acme.com]\n      groups: [oncall]\n", "", "f:32:7: nobody may ask"),
+        ("[alice@acme.com]", "[]", "f:32:14: `users` is empty: list who may ask"),
+        (
+            "[alice@acme.com]",
+            "[alice@acme.com, alice@acme.com]",
+            "f:32:31: user `alice@acme.com` is already given at 32:15",
+        ),
+        ("[alice@acme.com]", "['alice ']", "f:32:15: `users` must be 1 to 256 characters of text on one line"),
+        ("[alice@acme.com]", "['*']", "f:32:15: `*` cannot be listed"),
+        ("[alice@acme.com]", "['system:serviceaccount:a:b']", "f:32:15: `system:serviceaccount:a:b` cannot be listed"),
+        ("[alice@acme.com]", "['system:node:n1']", "f:32:15: `system:node:n1` cannot be listed"),
+        ("[alice@acme.com]", "['system:kube-scheduler']", "f:32:15: `system:kube-scheduler` cannot be listed"),
+        ("[oncall]", "['system:authenticated']", "f:33:16: `system:authenticated` cannot be listed"),
+        ("[oncall]", "['system:serviceaccounts:a']", "f:33:16: `system:serviceaccounts:a` cannot be listed"),
+        ("[oncall]", "['system:nodes']", "f:33:16: `system:nodes` cannot be listed"),
+        ("[repository, signatures]", "[]", "f:34:17: `waivable` is empty"),
+        (
+            "[repository, signatures]",
+            "[signatures, signatures]",
+            "f:34:30: word `signatures` is already given at 34:18",
+        ),
+        (
+            "[repository, signatures]",
+            "[repository, attestations]",
+            "f:34:30: this version cannot honour `attestations` yet",
+        ),
+        (
+            "[repository, signatures]",
+            "[pinning]",
+            "f:34:18: expected `repository` or `signatures`, found the text `pinning`",
+        ),
+        ("      waivable: [repository, signatures]\n", "", "f:32:7: `waivable` is missing"),
+        ("      ticketPattern: INC-*\n", "", "f:32:7: `ticketPattern` is missing"),
+        ("INC-*", "'*'", "f:35:22: \"*\" is no ticket pattern"),
+        ("INC-*", "'INC *'", "f:35:22: \"INC *\" is no ticket pattern"),
+        ("INC-*", "INC-*\n      rbac: true", "f:36:13: this version cannot honour `rbac` yet"),
+        ("INC-*", "INC-*\n      ticket: a", "f:36:7: unknown key `ticket`"),
+    ] {
+        assert!(overridable().contains(from), "{from:?}");
+        let parsed = read(&overridable().replacen(from, to, 1));
+        let errors: Vec<String> = parsed.errors.iter().map(ToString::to_string).collect();
+        assert!(errors.len() == 1 && errors[0].starts_with(want), "{to:?}\n  want {want}\n  have {errors:?}");
+        assert!(parsed.documents.iter().all(|document| document.good.is_none()), "{to:?} was taken");
+    }
+    let empty = good() + "  breakGlass: {}\n";
+    assert_eq!(errors(&empty), ["f:30:15: `request` is missing"]);
+    let soft = read(&overridable().replacen("mode: enforce", "mode: audit", 1));
+    assert_eq!(soft.errors, []);
+    let warnings: Vec<String> = soft.warnings.iter().map(ToString::to_string).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("`breakGlass` has no effect"), "{warnings:?}");
+}
+
+#[test]
+fn bg_01_the_hash_holds_who_may_override_what() {
+    let hash = |text: &str| policy(text).hash;
+    let before = hash(&overridable());
+    for (what, text) in [
+        ("the order of words", overridable().replace("[repository, signatures]", "[signatures, repository]")),
+        ("what is so anyway", overridable() + "      rbac: false\n"),
+        ("JSON", manifest::of_policy(&policy(&overridable())).to_string()),
+    ] {
+        assert_eq!(hash(&text), before, "{what} changed the hash");
+    }
+    let mut seen = std::collections::BTreeSet::from([before, hash(&good())]);
+    assert_eq!(seen.len(), 2);
+    for (from, to) in [
+        ("[alice@acme.com]", "[bob@acme.com]"),
+        ("[alice@acme.com]", "[alice@acme.com, bob@acme.com]"),
+        ("      users: [alice@acme.com]\n", ""),
+        ("      groups: [oncall]\n", ""),
+        ("[oncall]", "[admins]"),
+        ("[repository, signatures]", "[signatures]"),
+        ("[repository, signatures]", "[repository]"),
+        ("INC-*", "SEC-*"),
+    ] {
+        assert!(
+            seen.insert(hash(&overridable().replacen(from, to, 1))),
+            "{from:?} -> {to:?} has a hash of another one"
+        );
+    }
 }
 
 #[test]

@@ -76,8 +76,10 @@ pub struct Change {
     pub name: String,
     /// What happened.
     pub what: ChangeKind,
-    /// The content hash of what serves now; of what served, where it was removed.
-    pub hash: Option<Digest>,
+    /// The content hash of what served before; `None` where nothing did.
+    pub before: Option<Digest>,
+    /// The content hash of what serves now; `None` where nothing does.
+    pub serves: Option<Digest>,
 }
 
 /// What happened to a policy or deny-list.
@@ -89,7 +91,7 @@ pub enum ChangeKind {
     Changed,
     /// It is gone.
     Removed,
-    /// What is written is broken now: the last good version goes on, where `hash` is given; else it denies.
+    /// What is written is broken now: the last good version goes on, where `serves` is given; else it denies.
     Broken,
 }
 
@@ -286,27 +288,28 @@ fn withdrawn_and_listed(documents: &[(String, Document)], warnings: &mut Vec<Pol
 
 fn changes(previous: &Known, set: &PolicySet, stale: &BTreeSet<(Kind, PolicyName)>) -> Vec<Change> {
     let (before, now) = (hashes(&previous.serving), hashes(set));
-    let change =
-        |(kind, name): &(Kind, PolicyName), what, hash| Change { kind: *kind, name: name.to_string(), what, hash };
+    let change = |key: &(Kind, PolicyName), what| Change {
+        kind: key.0,
+        name: key.1.to_string(),
+        what,
+        before: before.get(key).copied(),
+        serves: now.get(key).copied(),
+    };
     let mut out = Vec::new();
     for (key, hash) in &now {
         match before.get(key) {
-            None => out.push(change(key, ChangeKind::Added, Some(*hash))),
-            Some(old) if old != hash => out.push(change(key, ChangeKind::Changed, Some(*hash))),
+            None => out.push(change(key, ChangeKind::Added)),
+            Some(old) if old != hash => out.push(change(key, ChangeKind::Changed)),
             Some(_) => {}
         }
     }
-    out.extend(
-        before
-            .iter()
-            .filter(|(key, _)| !now.contains_key(key))
-            .map(|(key, hash)| change(key, ChangeKind::Removed, Some(*hash))),
-    );
-    out.extend(stale.difference(&previous.stale).map(|key| change(key, ChangeKind::Broken, now.get(key).copied())));
+    out.extend(before.keys().filter(|key| !now.contains_key(key)).map(|key| change(key, ChangeKind::Removed)));
+    out.extend(stale.difference(&previous.stale).map(|key| change(key, ChangeKind::Broken)));
     for broken in &set.broken {
         if !previous.serving.broken.iter().any(|b| b.name == broken.name && b.namespaces == broken.namespaces) {
             let name = broken.name.clone();
-            out.push(Change { kind: Kind::ReleasePolicy, name, what: ChangeKind::Broken, hash: None });
+            let what = ChangeKind::Broken;
+            out.push(Change { kind: Kind::ReleasePolicy, name, what, before: None, serves: None });
         }
     }
     out.sort_by(|a, b| (a.kind, &a.name, a.what).cmp(&(b.kind, &b.name, b.what)));

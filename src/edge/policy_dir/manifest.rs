@@ -7,7 +7,8 @@ use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
 use crate::decision::policy::{
-    DenyList, KeyScheme, NamespaceSelector, Policy, PublicKey, Rule, SignatureRule, Signer, Withdrawn,
+    BreakGlass, DenyList, KeyScheme, NamespaceSelector, OverrideRequests, Policy, PublicKey, Rule, SignatureRule,
+    Signer, Withdrawn,
 };
 use crate::decision::reference::Digest;
 use crate::edge::sigstore::digest_of;
@@ -44,7 +45,7 @@ fn document(kind: Kind, name: &str, spec: &Value) -> Value {
 
 /// Each type is taken apart by all its fields, so that a new one cannot be forgotten here.
 fn policy_spec(policy: &Policy, key: fn(&PublicKey) -> (&'static str, String)) -> Value {
-    let Policy { name: _, hash: _, namespaces, mode, signers, rules } = policy;
+    let Policy { name: _, hash: _, namespaces, mode, signers, rules, break_glass } = policy;
     let mut spec = Map::new();
     spec.insert(
         "namespaces".to_owned(),
@@ -61,6 +62,9 @@ fn policy_spec(policy: &Policy, key: fn(&PublicKey) -> (&'static str, String)) -
     let mut rules: Vec<&Rule> = rules.iter().collect();
     rules.sort_by(|a, b| a.name.cmp(&b.name));
     spec.insert("rules".to_owned(), rules.into_iter().map(of_rule).collect());
+    if let Some(BreakGlass { request }) = break_glass {
+        spec.insert("breakGlass".to_owned(), json!({"request": of_requests(request)}));
+    }
     Value::Object(spec)
 }
 
@@ -133,6 +137,19 @@ fn of_rule(rule: &Rule) -> Value {
     if !signed_from.is_empty() {
         out.insert("signedFrom".to_owned(), json!(sorted(signed_from.iter().map(ToString::to_string))));
     }
+    Value::Object(out)
+}
+
+fn of_requests(requests: &OverrideRequests) -> Value {
+    let OverrideRequests { users, groups, waivable, ticket_pattern } = requests;
+    let mut out = Map::new();
+    for (field, names) in [("users", users), ("groups", groups)] {
+        if !names.is_empty() {
+            out.insert(field.to_owned(), json!(names));
+        }
+    }
+    out.insert("waivable".to_owned(), json!(waivable));
+    out.insert("ticketPattern".to_owned(), json!(ticket_pattern));
     Value::Object(out)
 }
 

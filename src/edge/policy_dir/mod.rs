@@ -1,6 +1,7 @@
 //! Policy files in a folder: read, checked, compiled, kept over a restart. It must never let a policy that it cannot
 //! honour to the letter take part in a decision.
 
+mod break_glass;
 mod compile;
 mod document;
 mod fault;

@@ -1,7 +1,7 @@
 //! One question to a registry: redirects, authorization, retries. It must never send a credential to another host, nor
 //! read a refusal as an absence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_lc_rs::{hmac, rand};
@@ -35,6 +35,8 @@ pub(super) struct Client {
     credentials: BTreeMap<Host, Option<DockerConfig>>,
     /// Credentials of all others.
     docker_config: Option<DockerConfig>,
+    /// Hosts to which we show a client certificate.
+    client_certs: BTreeSet<Host>,
     realms: BTreeMap<Host, Url>,
     tokens: Tokens,
     breaker: Breaker,
@@ -109,6 +111,12 @@ impl Client {
                 .map(|(host, special)| (host.clone(), special.credentials.clone()))
                 .collect(),
             docker_config: settings.docker_config.clone(),
+            client_certs: settings
+                .hosts
+                .iter()
+                .filter(|(_, special)| special.client_cert.is_some())
+                .map(|(host, _)| host.clone())
+                .collect(),
             realms,
             tokens: Tokens::new(),
             breaker: Breaker::default(),
@@ -127,6 +135,18 @@ impl Client {
     /// Keyed hash of the credentials that would be used.
     pub(super) fn scope(&self, repository: &Repository) -> [u8; 32] {
         self.hash(&self.matching(repository))
+    }
+
+    /// Whether anything of the operator's would be shown to the registry for a repository.
+    pub(super) fn lends(&self, repository: &Repository) -> bool {
+        self.client_certs.contains(repository.host()) || !self.matching(repository).is_empty()
+    }
+
+    /// The scope of those to whom nothing is lent where others would be lent something: like no other.
+    pub(super) fn refused_scope(&self) -> [u8; 32] {
+        let mut tag = [0; 32];
+        tag.copy_from_slice(hmac::sign(&self.scope_key, b"nothing is lent").as_ref());
+        tag
     }
 
     /// Asks, with at most two retries where trying again may help.

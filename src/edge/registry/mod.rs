@@ -252,12 +252,26 @@ fn no_bytes() -> Failure {
 
 /// The registry client. Cheap to clone; all clones share connections, tokens and what is known of each registry.
 #[derive(Debug, Clone)]
-pub struct Registry(Arc<Client>);
+pub struct Registry(Arc<Client>, Credentials);
+
+/// Whether the operator's credentials may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Credentials {
+    Lent,
+    Kept,
+}
 
 impl Registry {
     /// A client for these settings. An error names the setting that cannot be used.
     pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
-        Ok(Self(Arc::new(Client::new(settings)?)))
+        Ok(Self(Arc::new(Client::new(settings)?), Credentials::Lent))
+    }
+
+    /// The same client for callers who are trusted with no credential (C-08). What the operator's credentials or client
+    /// certificates are for is not asked at all: `AuthFailed`. Everything else is asked, and shared, as before.
+    #[must_use]
+    pub fn without_credentials(&self) -> Self {
+        Self(Arc::clone(&self.0), Credentials::Kept)
     }
 
     /// `GET /v2/<repository>/manifests/<reference>`: a manifest or index of at most 4 MiB, any of the four types.
@@ -280,7 +294,7 @@ impl Registry {
         let url = self.0.url(repository, &format!("manifests/{reference}"))?;
         let limit = Limit::AtMost(MAX_MANIFEST);
         let ask = Ask { accept: Some(MANIFEST_TYPES), ..Ask::get(repository, &url, limit, &what) };
-        let (bytes, digest, headers) = found(self.0.ask(&ask, budget).await?, &what, repository)?;
+        let (bytes, digest, headers) = found(self.ask(&ask, budget).await?, &what, repository)?;
         if let ManifestRef::Digest(wanted) = by
             && *wanted != digest
         {
@@ -297,7 +311,7 @@ impl Registry {
         let url = self.0.url(repository, &format!("manifests/{}", image.digest()))?;
         let get = Ask::get(repository, &url, Limit::AtMost(0), &what);
         let ask = Ask { method: Method::HEAD, accept: Some(MANIFEST_TYPES), ..get };
-        match found(self.0.ask(&ask, budget).await?, &what, repository) {
+        match found(self.ask(&ask, budget).await?, &what, repository) {
             Ok(_) => {
                 self.0.api.exists(repository).await;
                 Ok(true)
@@ -325,7 +339,7 @@ impl Registry {
                 leave: false,
                 ..Ask::get(repository, &url, Limit::AtMost(MAX_MANIFEST), &what)
             };
-            match self.0.ask(&ask, budget).await? {
+            match self.ask(&ask, budget).await? {
                 Reply::Found { bytes, headers, .. } => pages.add(&url, &bytes, &headers, &what)?,
                 Reply::Absent { unknown, .. } if pages.is_first() => {
                     if !unknown {
@@ -370,7 +384,7 @@ impl Registry {
         }
         let url = self.0.url(repository, &format!("blobs/{digest}"))?;
         let ask = Ask::get(repository, &url, Limit::Exactly(size), &what);
-        let (bytes, sum, _) = found(self.0.ask(&ask, budget).await?, &what, repository)?;
+        let (bytes, sum, _) = found(self.ask(&ask, budget).await?, &what, repository)?;
         if sum != digest {
             return Err(mismatch(&what, sum));
         }
@@ -379,9 +393,23 @@ impl Registry {
     }
 
     /// Which credentials would be used for a repository, as a hash under a key that is made at start. Never a credential.
+    /// Where there are none, it is the same with and without the right to use them.
     #[must_use]
     pub fn credential_scope(&self, repository: &Repository) -> [u8; 32] {
-        self.0.scope(repository)
+        match self.1 {
+            Credentials::Kept if self.0.lends(repository) => self.0.refused_scope(),
+            Credentials::Kept | Credentials::Lent => self.0.scope(repository),
+        }
+    }
+
+    async fn ask(&self, ask: &Ask<'_>, budget: &Budget) -> Result<Reply, Failure> {
+        if self.1 == Credentials::Kept && self.0.lends(ask.repository) {
+            let repository = ask.repository;
+            let detail =
+                format!("there are credentials for {repository}, and a caller that is not known may not use them");
+            return Err(Failure::AuthFailed { detail });
+        }
+        self.0.ask(ask, budget).await
     }
 }
 

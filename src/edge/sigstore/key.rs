@@ -10,10 +10,13 @@ use x509_cert::der::{Decode as _, Encode as _, Reader as _, pem};
 use x509_cert::spki::SubjectPublicKeyInfoRef;
 
 use crate::decision::policy::KeyScheme;
+use crate::decision::printable::clip;
 use crate::decision::reference::Digest;
 
 /// Longest accepted text of a key: an RSA key of 8192 bits takes 1.5 KiB.
 const MAX_TEXT: usize = 16 * 1024;
+/// How much of a PEM label is repeated in an error, in characters.
+const LABEL: usize = 40;
 
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
@@ -95,7 +98,7 @@ pub fn parse_pem(text: &str) -> Result<ParsedKey, KeyError> {
     let labels = labels(text);
     // A private key is the first thing to be said, whatever stands beside it.
     if let Some(label) = labels.iter().find(|label| label.contains("PRIVATE KEY")) {
-        return Err(KeyError::PrivateKey { label: printable(label) });
+        return Err(KeyError::PrivateKey { label: clip(label, LABEL) });
     }
     let [label] = labels.as_slice() else {
         return Err(KeyError::NotOneBlock { blocks: labels.len() });
@@ -103,7 +106,7 @@ pub fn parse_pem(text: &str) -> Result<ParsedKey, KeyError> {
     match *label {
         "PUBLIC KEY" => {}
         "CERTIFICATE" | "TRUSTED CERTIFICATE" | "X509 CERTIFICATE" => return Err(KeyError::Certificate),
-        other => return Err(KeyError::WrongLabel { label: printable(other) }),
+        other => return Err(KeyError::WrongLabel { label: clip(other, LABEL) }),
     }
     if !text.starts_with("-----BEGIN PUBLIC KEY-----") || !text.ends_with("-----END PUBLIC KEY-----") {
         return Err(KeyError::StrayText);
@@ -187,10 +190,6 @@ fn rsa_bits(raw: &[u8]) -> Option<usize> {
 /// The labels of all PEM blocks that begin in the text, well-formed or not.
 fn labels(text: &str) -> Vec<&str> {
     text.split("-----BEGIN ").skip(1).map(|rest| rest.split("-----").next().unwrap_or(rest)).collect()
-}
-
-fn printable(label: &str) -> String {
-    label.chars().take(40).flat_map(char::escape_default).collect()
 }
 
 #[cfg(test)]

@@ -19,9 +19,9 @@ use crate::decision::reference::Digest;
 use crate::edge::{clock, metrics as names};
 
 /// How often the files are looked at. A file watch would see the first swap of a mounted Secret at most.
-const POLL: Duration = Duration::from_secs(2);
+pub const POLL: Duration = Duration::from_secs(2);
 /// How often a change is read again until it holds still; after that what fits is taken over.
-const SETTLING: u32 = 3;
+pub(super) const SETTLING: u32 = 3;
 /// No certificate chain and no key is larger.
 const LARGEST: u64 = 1 << 20;
 
@@ -219,7 +219,7 @@ fn read_pair(files: &CertFiles, cert: &[u8], key: &[u8]) -> Result<Served, LoadE
     Ok(Served { pair: Arc::new(pair), not_after })
 }
 
-async fn small_file(file: &Path) -> Result<Vec<u8>, LoadError> {
+pub(super) async fn small_file(file: &Path) -> Result<Vec<u8>, LoadError> {
     use tokio::io::AsyncReadExt as _;
     let unreadable = |error: std::io::Error| LoadError::Unreadable { file: file.to_owned(), detail: error.to_string() };
     let opened = tokio::fs::File::open(file).await.map_err(unreadable)?;
@@ -231,7 +231,7 @@ async fn small_file(file: &Path) -> Result<Vec<u8>, LoadError> {
     Ok(content)
 }
 
-fn sha256(content: &[u8]) -> [u8; 32] {
+pub(super) fn sha256(content: &[u8]) -> [u8; 32] {
     let hash = digest::digest(&digest::SHA256, content);
     let mut bytes = [0; 32];
     bytes.copy_from_slice(hash.as_ref());

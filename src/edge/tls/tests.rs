@@ -1,3 +1,5 @@
+//! Certificates that are swapped under a server.
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -8,6 +8,7 @@ use crate::decision::evidence::Identity;
 use crate::decision::policy::PolicyStamp;
 use crate::decision::record::MAX_RECORD;
 use crate::decision::review::{Kind, Place};
+use crate::decision::verdict::for_tests::overridden;
 use crate::decision::verdict::{Admitted, CountedSignature, Denied, WouldDeny};
 
 fn hex(n: usize) -> String {
@@ -113,7 +114,7 @@ fn a_denial_is_recorded_whole() {
         json!({
             "type": "review", "uid": "0f9c3c2a-7f0e-4a0e-9f59-3c0b4d7f7a11", "dryRun": true, "operation": "CREATE",
             "kind": "apps/v1/Deployment", "resource": "deployments/scale", "namespace": "payments", "name": "api",
-            "user": "alice", "groups": ["dev"], "verdict": "deny", "codes": ["unsigned", "not-digest-pinned"],
+            "user": "alice", "caller": "unknown", "groups": ["dev"], "verdict": "deny", "codes": ["unsigned", "not-digest-pinned"],
             "policies": [format!("payments@{NO_RECORD}")],
             "images": [
                 {"asked": format!("r.example/app:1@sha256:{}", hex(1)), "at": "spec.template.spec.containers[0]", "holder": "container",
@@ -139,6 +140,33 @@ fn a_denial_is_recorded_whole() {
     assert_eq!(row.images.len(), 2);
     assert_eq!(row.images[1].repository.as_deref(), Some("docker.io/library/busybox"));
     assert_eq!((row.images[1].digest.as_deref(), row.images[1].code.as_deref()), (None, Some("not-digest-pinned")));
+}
+
+#[test]
+fn bg_10_an_override_is_recorded_with_who_why_and_all_denials() {
+    let images = [image(0, format!("r.example/app:1@sha256:{}", hex(1)))];
+    let request_for = |container: Option<String>, reason: &str| OverrideRequest {
+        user: "alice@acme.com".to_owned(),
+        ticket: "INC-42".to_owned(),
+        reason: reason.to_owned(),
+        container,
+        policies: vec![stamp("payments")],
+    };
+    let denials = || vec![denial(Code::Unsigned, &images[0], "a")];
+    let verdict = overridden(denials(), vec![request_for(None, "database is down")], vec![stamp("payments")]);
+    let value = record(&request(), &images, &verdict, None);
+    assert_eq!((&value["verdict"], &value["codes"]), (&json!("override"), &json!(["unsigned"])));
+    assert_eq!(
+        value["overrides"],
+        json!([{"by": "request", "user": "alice@acme.com", "ticket": "INC-42", "reason": "database is down",
+                "policies": ["payments"]}])
+    );
+    assert_eq!(value["denials"][0]["code"], json!("unsigned"));
+    assert_eq!(row(&request(), &images, &verdict).verdict, "override");
+    let many = (0..64).map(|n| request_for(Some(format!("debug-{n}")), &"\u{1}".repeat(500))).collect();
+    let value = record(&request(), &images, &overridden(denials(), many, vec![]), None);
+    let kept = value["overrides"].as_array().map_or(0, Vec::len);
+    assert!(kept > 0 && value["omitted"]["overrides"]["count"] == json!(64 - kept), "{value}");
 }
 
 #[test]

@@ -5,8 +5,8 @@ mod updates;
 
 use serde_json::{Value, json};
 
-use super::super::printable::printable;
 use super::*;
+use crate::decision::printable::printable;
 use crate::decision::review::{Holder, Operation, Subject};
 
 /// A pod of a `ReplicaSet`, in the form and order in which an API server of version 1.36 sends it.
@@ -133,6 +133,7 @@ fn reads_what_an_api_server_sends() {
                 .map(str::to_owned)
                 .to_vec(),
             dry_run: false,
+            caller: crate::decision::review::Caller::Unknown,
         }
     );
 }

@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 
 use super::super::message::{MAX_ANNOTATION, MAX_MESSAGE, MAX_WARNING, MAX_WARNINGS};
 use super::*;
+use crate::decision::decide;
 use crate::decision::evidence::Origin;
 use crate::decision::policy::{Mode, PolicyStamp};
+use crate::decision::printable::printable;
 use crate::decision::reference::Digest;
-use crate::decision::review::{Holder, Place};
-use crate::decision::verdict::for_tests::{admit, denial, deny, softened, would_deny};
-use crate::decision::verdict::{Denial, Ground, Softened};
+use crate::decision::review::{Fault, Holder, Place};
+use crate::decision::verdict::for_tests::{admit, denial, deny, overridden, softened, would_deny};
+use crate::decision::verdict::{Denial, Ground, OverrideRequest, Softened};
 
 const UID: &str = "6d1f0c3a-52be-4e0b-9a57-0c8a4e1b7f20";
 const RECORD: &str = "kqzt-184467-9f3c2a7e11d0c4aa";
@@ -88,6 +90,46 @@ fn c_20_c_22_golden_denial() {
 }
 
 #[test]
+fn bg_10_c_26_an_override_says_who_answers_for_it() {
+    let request = |container: Option<&str>, user: &str| OverrideRequest {
+        user: user.to_owned(),
+        ticket: "INC-42".to_owned(),
+        reason: "database is down".to_owned(),
+        container: container.map(str::to_owned),
+        policies: vec![stamp("payments")],
+    };
+    let unsigned = || denial(Code::Unsigned, Some((container(0, "api"), "r.example/api")), "", "");
+    let soft =
+        softened(denial(Code::WrongSigner, Some((container(0, "api"), "r.example/api")), "", ""), Mode::Warn, None);
+    let verdict = overridden(vec![unsigned(), soft], vec![request(None, "alice@acme.com")], vec![stamp("payments")]);
+    let hash = "41".repeat(32);
+    let place = RECORD.rsplit_once('-').expect("a record's name").0;
+    assert_eq!(
+        saved(&verdict)["response"],
+        json!({"uid": UID, "allowed": true,
+        "warnings": [
+            format!("provost: override by alice@acme.com (INC-42), this request only, will be reviewed: {place}"),
+            "provost: unsigned (overridden): spec.containers[0] (api) r.example/api",
+            "provost: wrong-signer (not enforced): spec.containers[0] (api) r.example/api"],
+        "auditAnnotations": {"verdict": "override", "codes": "wrong-signer", "overridden": "unsigned",
+            "policy": format!("payments@sha256:{hash}"), "record": RECORD}})
+    );
+    // Many of them, and names that are not ours (X-129).
+    let hostile = "a\n\u{1b}[31m\u{202e}".repeat(20);
+    let many = (0..20).map(|_| request(Some(&hostile), &hostile)).collect();
+    let denials = (0..20).map(|at| denial(Code::Unsigned, Some((container(at, "a"), "r/a")), "", "")).collect();
+    let reply = saved(&overridden(denials, many, vec![]));
+    let warnings = warnings(&reply);
+    assert_eq!(warnings.len(), MAX_WARNINGS);
+    assert!(
+        warnings.iter().all(|w| w.chars().count() <= MAX_WARNING && !w.chars().any(char::is_control)),
+        "{warnings:?}"
+    );
+    assert_eq!(warnings[2], "provost: and 18 more overrides");
+    assert!(warnings[7].starts_with("provost: and 16 more"), "{warnings:?}");
+}
+
+#[test]
 fn c_22_c_26_golden_admissions() {
     let hash = "41".repeat(32);
     let response = |annotations: Value| json!({"uid": UID, "allowed": true, "auditAnnotations": annotations});
@@ -110,6 +152,12 @@ fn c_22_c_26_golden_admissions() {
             Verdict::NoImages,
             RecordMark::Saved(RECORD.to_owned()),
             json!({"verdict": "no-images", "record": RECORD}),
+        ),
+        (
+            "repeat",
+            deny(vec![denial(Code::NoPolicy, None, "", "")], vec![], 1),
+            RecordMark::RepeatOf(RECORD.to_owned()),
+            json!({"verdict": "deny", "codes": "no-policy", "record": format!("repeat of {RECORD}")}),
         ),
         ("no record", Verdict::NoImages, RecordMark::None, json!({"verdict": "no-images"})),
     ] {
@@ -242,6 +290,12 @@ fn c_25_c_46_what_softened_verdicts_tell_the_user() {
             Mode::Enforce,
             vec!["provost: unsigned (mirror pod, not enforced): spec.containers[0] (a) r/a"],
         ),
+        (
+            "observe",
+            Softened::Observe,
+            Mode::Enforce,
+            vec!["provost: unsigned (observed, not enforced): spec.containers[0] (a) r/a"],
+        ),
     ] {
         let reply = saved(&would_deny(vec![refusal(mode)], vec![], because));
         assert_eq!(warnings(&reply), want, "{name}");
@@ -252,6 +306,49 @@ fn c_25_c_46_what_softened_verdicts_tell_the_user() {
             json!({"verdict": "would-deny", "codes": "unsigned", "record": RECORD}),
             "{name}"
         );
+    }
+}
+
+#[test]
+fn c_03_a_shed_review_is_the_golden_reply() {
+    let shed = decide::shed();
+    let bytes =
+        encode(&Reply { uid: "c2a94e13-8d05-4b7f-a6e1-5f30b98d7c42", verdict: &shed, record: RecordMark::None });
+    let golden = concat!(
+        r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"#,
+        r#""uid":"c2a94e13-8d05-4b7f-a6e1-5f30b98d7c42","allowed":false,"#,
+        r#""status":{"code":429,"reason":"TooManyRequests","details":{"retryAfterSeconds":1},"#,
+        r#""message":"overloaded: Provost is at capacity and judged nothing; try again in a second"},"#,
+        r#""auditAnnotations":{"verdict":"deny","codes":"overloaded"}}}"#
+    );
+    assert_eq!(String::from_utf8_lossy(&bytes), golden);
+    // Its twin: any other fault has no second to wait for.
+    let other = decide::refuse(&Fault::new(Code::InternalError, "x"));
+    let bytes = encode(&Reply { uid: "u", verdict: &other, record: RecordMark::None });
+    assert!(!String::from_utf8_lossy(&bytes).contains("retryAfterSeconds"));
+}
+
+#[test]
+fn every_reply_of_an_observer_says_so_and_allows() {
+    let many = (0..20).map(|at| denial(Code::Unsigned, Some((container(at, "a"), "r/a")), "", "")).collect();
+    let faults = [Code::MalformedReview, Code::InternalError, Code::Overloaded, Code::AuditUnavailable];
+    let mut verdicts: Vec<Verdict> =
+        faults.iter().map(|code| decide::refuse(&Fault::new(*code, "what went wrong"))).collect();
+    verdicts.extend([
+        deny(many, vec![], 20),
+        Verdict::NoImages,
+        admit(vec![(container(0, "a"), Ground::Unchanged)], vec![], vec![]),
+    ]);
+    for verdict in verdicts {
+        let (codes, verdict) = (verdict.codes(), decide::observed(verdict));
+        assert_eq!(verdict.codes(), codes, "what would have been denied is kept");
+        let bytes = encode_observed(&Reply { uid: "u", verdict: &verdict, record: RecordMark::None });
+        let reply: Value = serde_json::from_slice(&bytes).expect("JSON");
+        assert_eq!(reply["response"]["allowed"], true, "{reply}");
+        let warnings = warnings(&reply);
+        assert!(warnings[0].starts_with("provost: observe mode: nothing is denied"), "{warnings:?}");
+        assert!(warnings.len() <= MAX_WARNINGS && warnings.iter().all(|w| w.chars().count() <= MAX_WARNING));
+        assert_eq!(warnings.len() > 1, !codes.is_empty(), "{warnings:?}");
     }
 }
 
@@ -369,7 +466,8 @@ fn any_denial() -> impl Strategy<Value = Denial> {
 fn any_verdict() -> impl Strategy<Value = Verdict> {
     let denials = proptest::collection::vec(any_denial(), 0..80);
     let policies = proptest::collection::vec("[a-z]{1,253}".prop_map(|name| stamp(&name)), 0..30);
-    let because = proptest::sample::select(&[Softened::Warn, Softened::Audit, Softened::MirrorPod][..]);
+    let because =
+        proptest::sample::select(&[Softened::Warn, Softened::Audit, Softened::MirrorPod, Softened::Observe][..]);
     (denials, policies, 0..100_usize, because, 0..4_u8).prop_map(|(denials, policies, images, because, which)| {
         match which {
             0 => Verdict::NoImages,
@@ -412,7 +510,7 @@ proptest! {
             prop_assert!(!message.is_empty() && message.len() < 1536);
             let record = if pending { "record: pending".to_owned() } else { format!("record {RECORD}") };
             prop_assert!(message.ends_with(&record), "{}", message);
-            prop_assert_eq!(message, super::super::printable(message));
+            prop_assert_eq!(message, printable(message));
             prop_assert!((400..=500).contains(&status["code"].as_u64().expect("code")));
         }
         let warnings = warnings(&value);
@@ -420,13 +518,13 @@ proptest! {
         for warning in warnings {
             prop_assert!(warning.chars().count() <= MAX_WARNING);
             prop_assert!(warning.starts_with("provost: "));
-            prop_assert_eq!(warning, super::super::printable(warning));
+            prop_assert_eq!(warning, printable(warning));
         }
         for (key, text) in response["auditAnnotations"].as_object().expect("annotations") {
             prop_assert!(key.len() <= 63 && key.bytes().all(|b| b.is_ascii_alphanumeric()));
             let text = text.as_str().expect("text");
             prop_assert!(!text.is_empty() && text.len() <= MAX_ANNOTATION);
-            prop_assert_eq!(text, super::super::printable(text));
+            prop_assert_eq!(text, printable(text));
         }
     }
 }

@@ -323,6 +323,37 @@ async fn x_049_the_scope_tells_credentials_apart_and_tells_nothing_about_them() 
 }
 
 #[tokio::test]
+async fn c_08_x_132_who_is_lent_nothing_asks_nothing_that_credentials_are_for() {
+    let server =
+        Server::start(|seen| Some(if seen.header("authorization") == BASIC { ok(BODY) } else { challenge() })).await;
+    let lent = client(&with_credential(&server));
+    let (code, text) = told(pull(&lent.without_credentials(), &server, digest(BODY)).await);
+    assert_eq!(code, Code::RegistryAuthFailed);
+    assert!(text.contains("a caller that is not known may not use them"), "{text}");
+    assert!(server.seen().is_empty(), "nothing was asked");
+    assert!(pull(&lent, &server, digest(BODY)).await.is_ok());
+    // Now that the other has a token and a body, there is still nothing for this one.
+    let asked = server.seen().len();
+    assert_eq!(told(pull(&lent.without_credentials(), &server, digest(BODY)).await).0, Code::RegistryAuthFailed);
+    assert_eq!(server.seen().len(), asked);
+    let repository = app(&server);
+    assert_ne!(lent.credential_scope(&repository), lent.without_credentials().credential_scope(&repository));
+
+    // Its twin: where there are no credentials, both ask and share.
+    let open = Server::start(|_| Some(ok(BODY))).await;
+    let open_registry = super::registry(&[&open]);
+    assert!(pull(&open_registry.without_credentials(), &open, digest(BODY)).await.is_ok());
+    let repository = app(&open);
+    let scope = open_registry.credential_scope(&repository);
+    assert_eq!(scope, open_registry.without_credentials().credential_scope(&repository));
+    assert_ne!(scope, lent.without_credentials().credential_scope(&app(&server)));
+}
+
+fn challenge() -> Response<Body> {
+    with(status(401), "www-authenticate", "Basic realm=x")
+}
+
+#[tokio::test]
 async fn the_common_config_is_for_hosts_that_are_not_listed() {
     let server =
         Server::start(|seen| Some(if seen.header("authorization") == BASIC { ok(BODY) } else { status(401) })).await;

@@ -1,0 +1,313 @@
+//! Who has a place: a bounded number of connections, few of them for those who have not yet carried a valid review. It
+//! must never end a connection that carries a request.
+//!
+//! A connection begins as a newcomer. There are few places for newcomers, fewer for those of one address, and where they
+//! are used up the oldest idle one goes first: of the address that comes, where that has its share, else of the address
+//! that holds most. A flood so turns over its own places, from however many addresses it comes. The first valid review
+//! makes a connection a guest, who may be idle for long; guests go only where every place is taken.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use metrics::Gauge;
+use tokio::time::Instant;
+
+use super::connection::Phase;
+
+/// How many places there are, and for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Places {
+    /// For all.
+    pub(super) all: usize,
+    /// Of these, for connections that have not yet carried a valid review.
+    pub(super) newcomers: usize,
+    /// Of these, for those of one address.
+    pub(super) per_address: usize,
+}
+
+impl Places {
+    /// So many, with at most 256 of them for newcomers, 64 for those of one address.
+    #[must_use]
+    pub(super) fn new(all: usize) -> Self {
+        Self { all, newcomers: all.min(256), per_address: all.min(64) }
+    }
+}
+
+/// The places of one listener.
+#[derive(Clone)]
+pub(super) struct Room(Arc<Inner>);
+
+struct Inner {
+    places: Places,
+    shown: Option<Gauge>,
+    seats: Mutex<Seats>,
+}
+
+/// Who sits where, by a number that grows with time.
+#[derive(Default)]
+struct Seats {
+    next: u64,
+    newcomers: BTreeMap<u64, Seat>,
+    guests: BTreeMap<u64, Seat>,
+}
+
+struct Seat {
+    address: IpAddr,
+    phase: Phase,
+    /// Its last valid review came from a caller that is known.
+    trusted: bool,
+}
+
+/// One connection's place, given back when dropped.
+pub(super) struct Place {
+    room: Room,
+    number: u64,
+}
+
+impl Room {
+    pub(super) fn new(places: Places, shown: Option<Gauge>) -> Self {
+        Self(Arc::new(Inner { places, shown, seats: Mutex::default() }))
+    }
+
+    /// A place for a newcomer, where there is one or can be made.
+    pub(super) fn take(&self, address: IpAddr, phase: Phase) -> Option<Place> {
+        let address = address.to_canonical();
+        let mut seats = self.seats();
+        let Places { all, newcomers, per_address } = self.0.places;
+        let now = Instant::now();
+        let from_there = seats.newcomers.values().filter(|seat| seat.address == address).count();
+        let made = if from_there >= per_address {
+            seats.send_newcomer_off(now, Some(address))
+        } else if seats.newcomers.len() >= newcomers {
+            seats.send_newcomer_off(now, None)
+        } else if seats.taken() >= all {
+            seats.send_newcomer_off(now, None) || seats.send_guest_off()
+        } else {
+            true
+        };
+        if !made {
+            return None;
+        }
+        let number = seats.next;
+        seats.next += 1;
+        seats.newcomers.insert(number, Seat { address, phase, trusted: false });
+        self.show(&seats);
+        Some(Place { room: self.clone(), number })
+    }
+
+    pub(super) fn taken(&self) -> usize {
+        self.seats().taken()
+    }
+
+    fn show(&self, seats: &Seats) {
+        #[expect(clippy::cast_precision_loss, reason = "a listener has at most 65 536 places")]
+        if let Some(gauge) = &self.0.shown {
+            gauge.set(seats.taken() as f64);
+        }
+    }
+
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        // Every change under the lock is a single step.
+        self.0.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// The connection has carried a valid review, of a caller that is known or not.
+    pub(super) fn carried_a_review(&self, trusted: bool) {
+        let mut seats = self.room.seats();
+        if let Some(seat) = seats.newcomers.remove(&self.number) {
+            seat.phase.stays();
+            seats.guests.insert(self.number, seat);
+        }
+        if let Some(seat) = seats.guests.get_mut(&self.number) {
+            seat.trusted = trusted;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut seats = self.room.seats();
+        // Whoever was sent off has no seat any more.
+        if seats.newcomers.remove(&self.number).is_none() {
+            seats.guests.remove(&self.number);
+        }
+        self.room.show(&seats);
+    }
+}
+
+impl Seats {
+    fn taken(&self) -> usize {
+        self.newcomers.len() + self.guests.len()
+    }
+
+    /// Ends the oldest newcomer that carries nothing: of one address, or of the address that has most. False where
+    /// there is none.
+    fn send_newcomer_off(&mut self, now: Instant, of: Option<IpAddr>) -> bool {
+        let held = held(self.newcomers.values());
+        let mut candidates: Vec<(usize, u64)> = self
+            .newcomers
+            .iter()
+            .filter(|(_, seat)| of.is_none_or(|of| seat.address == of))
+            .map(|(number, seat)| (usize::MAX - held.get(&seat.address).copied().unwrap_or(0), *number))
+            .collect();
+        candidates.sort_unstable();
+        for (_, number) in candidates {
+            if self.newcomers.get(&number).is_some_and(|seat| seat.phase.send_off(now)) {
+                self.newcomers.remove(&number);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Ends a guest that is idle: first those whose caller is not known, then of the address that has most, then the
+    /// one that is idle for longest. False where none is.
+    fn send_guest_off(&mut self) -> bool {
+        let held = held(self.guests.values());
+        let longest = self
+            .guests
+            .iter()
+            .filter_map(|(number, seat)| {
+                let since = seat.phase.idle_since()?;
+                let others = usize::MAX - held.get(&seat.address).copied().unwrap_or(0);
+                Some(((seat.trusted, others, since), *number))
+            })
+            .min();
+        let Some((_, number)) = longest else { return false };
+        let gone = self.guests.get(&number).is_some_and(|seat| seat.phase.send_off_idle());
+        if gone {
+            self.guests.remove(&number);
+        }
+        gone
+    }
+}
+
+/// How many places each address holds.
+fn held<'a>(seats: impl Iterator<Item = &'a Seat>) -> HashMap<IpAddr, usize> {
+    let mut held = HashMap::new();
+    for seat in seats {
+        *held.entry(seat.address).or_insert(0) += 1;
+    }
+    held
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn phase() -> Phase {
+        Phase::new(Instant::now() + Duration::from_secs(5), Duration::from_secs(5))
+    }
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([127, 0, 0, last])
+    }
+
+    struct Here {
+        phase: Phase,
+        place: Place,
+    }
+
+    fn come(room: &Room, from: u8) -> Option<Here> {
+        let phase = phase();
+        let place = room.take(address(from), phase.clone())?;
+        Some(Here { phase, place })
+    }
+
+    fn gone(all: &[Here]) -> Vec<usize> {
+        all.iter().enumerate().filter(|(_, here)| here.phase.is_sent_off()).map(|(index, _)| index).collect()
+    }
+
+    fn room(all: usize, newcomers: usize, per_address: usize) -> Room {
+        Room::new(Places { all, newcomers, per_address }, None)
+    }
+
+    #[tokio::test]
+    async fn x_094_the_oldest_idle_newcomer_of_a_crowded_address_goes_first() {
+        let room = room(10, 6, 3);
+        let mut all: Vec<Here> = [1, 2, 1, 1].map(|from| come(&room, from).expect("room")).into();
+        all.push(come(&room, 1).expect("in place of its own oldest"));
+        assert_eq!(gone(&all), [0]);
+        // Its twin carries a request, and the next oldest goes.
+        all[2].phase.request();
+        all[2].phase.arrived();
+        all.push(come(&room, 1).expect("in place of the next"));
+        assert_eq!(gone(&all), [0, 3]);
+        assert_eq!(room.taken(), 4);
+        for from in [3, 4] {
+            all.push(come(&room, from).expect("room"));
+        }
+        // All six places for newcomers are taken: one of address 1, which has most, goes.
+        all.push(come(&room, 5).expect("in place of another"));
+        assert_eq!(gone(&all), [0, 3, 4]);
+        assert_eq!(room.taken(), 6);
+        drop(all);
+        assert_eq!(room.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn x_094_where_everybody_carries_a_request_the_newcomer_is_refused() {
+        let room = room(2, 2, 2);
+        let all: Vec<Here> = [1, 2].map(|from| come(&room, from).expect("room")).into();
+        for here in &all {
+            here.phase.request();
+            here.phase.arrived();
+        }
+        assert!(come(&room, 3).is_none());
+        assert!(gone(&all).is_empty());
+        all[1].phase.replied();
+        assert!(come(&room, 3).is_some(), "the twin without a request makes room");
+        assert_eq!(gone(&all), [1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn x_094_a_body_that_does_not_come_holds_no_place_for_ever() {
+        let room = room(1, 1, 1);
+        let slow = come(&room, 1).expect("room");
+        slow.phase.request();
+        assert!(come(&room, 2).is_none(), "its body may be on its way");
+        tokio::time::advance(Duration::from_millis(1_100)).await;
+        let next = come(&room, 2).expect("it was not");
+        assert!(slow.phase.is_sent_off());
+        next.phase.request();
+        next.phase.arrived();
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert!(come(&room, 2).is_none(), "a whole request is never cut");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn guests_go_last_strangers_before_those_whom_we_know() {
+        let room = room(4, 2, 2);
+        let mut all = Vec::new();
+        for (from, trusted) in [(1, true), (2, false), (2, false), (3, false)] {
+            let here = come(&room, from).expect("room");
+            here.phase.request();
+            here.phase.arrived();
+            here.place.carried_a_review(trusted);
+            here.phase.replied();
+            tokio::time::advance(Duration::from_millis(10)).await;
+            all.push(here);
+        }
+        for want in [vec![1], vec![1, 2]] {
+            let here = come(&room, 4).expect("in place of an idle guest");
+            here.place.carried_a_review(true);
+            here.phase.request();
+            all.push(here);
+            assert_eq!(gone(&all), want, "of the address that has most, the one that is idle for longest");
+        }
+        let third = come(&room, 4).expect("room");
+        assert_eq!(gone(&all), [1, 2, 3]);
+        third.place.carried_a_review(true);
+        third.phase.request();
+        let fourth = come(&room, 4).expect("room");
+        assert_eq!(gone(&all), [0, 1, 2, 3], "then a known one that is idle");
+        fourth.place.carried_a_review(false);
+        fourth.phase.request();
+        assert!(come(&room, 5).is_none(), "all carry requests");
+    }
+}

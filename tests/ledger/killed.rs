@@ -1,0 +1,142 @@
+//! kill -9 at random moments, again and again on one ledger (X-126): whatever a reply named is there, nothing is named
+//! twice, and the chains hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher as _, RandomState};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::reviews::{Answered, admitted, again, caller, provost, refused, send, wait_until_ready};
+use super::support::https::Caller;
+use super::support::provost::{Provost, program};
+
+/// Calling threads, each with a connection of its own: two send refusals that differ, one equal ones, one admissions.
+const CALLERS: usize = 4;
+/// How long load lasts at most before the server is killed.
+const LOAD: u64 = 400;
+
+#[test]
+fn x_126_killed_at_random_moments() {
+    killed(25);
+}
+
+#[test]
+#[ignore = "takes minutes; the test above does the same less often"]
+fn x_126_killed_three_hundred_times() {
+    killed(300);
+}
+
+fn killed(rounds: usize) {
+    let begun = Instant::now();
+    let mut provost = provost();
+    let mut answers: Vec<Answered> = Vec::new();
+    let mut under_load = 0;
+    for round in 0..rounds {
+        if round > 0 {
+            again(&mut provost, &[]);
+        }
+        // Every fifth time it is killed while it starts.
+        if round % 5 == 4 {
+            thread::park_timeout(Duration::from_millis(random(120)));
+            continue;
+        }
+        wait_until_ready(&provost);
+        answers.extend(load_and_kill(&provost, round));
+        under_load += 1;
+    }
+    again(&mut provost, &[]);
+    wait_until_ready(&provost);
+    assert!(provost.end().success(), "{}", provost.server.log());
+    let figures = judge(&provost, &answers);
+    println!("{rounds} kills, {under_load} of them under load, in {:.0} s: {figures}", begun.elapsed().as_secs_f64());
+}
+
+/// Below `limit`, and not to be foreseen.
+fn random(limit: u64) -> u64 {
+    RandomState::new().hash_one(0) % limit
+}
+
+/// All replies that arrived before the server was killed.
+fn load_and_kill(provost: &Provost, round: usize) -> Vec<Answered> {
+    let caller = caller(provost);
+    thread::scope(|scope| {
+        let callers: Vec<_> = (0..CALLERS)
+            .map(|which| (which, caller.clone()))
+            .map(|(which, caller)| scope.spawn(move || call(&caller, round, which)))
+            .collect();
+        thread::park_timeout(Duration::from_millis(random(LOAD)));
+        provost.server.kill();
+        callers.into_iter().flat_map(|caller| caller.join().expect("a caller does not panic")).collect()
+    })
+}
+
+fn call(caller: &Caller, round: usize, which: usize) -> Vec<Answered> {
+    let mut answers = Vec::new();
+    let Ok(mut connection) = caller.connect() else { return answers };
+    loop {
+        let uid = format!("u-{round}-{which}-{}", answers.len());
+        let body = match which {
+            0 => admitted(&uid, &uid),
+            1 => refused(&uid, "web"),
+            _ => refused(&uid, &uid),
+        };
+        match send(&mut connection, &uid, &body) {
+            Some(answer) => answers.push(answer),
+            None => return answers,
+        }
+    }
+}
+
+/// Holds every reply to the ledger.
+fn judge(provost: &Provost, answers: &[Answered]) -> String {
+    let ledger = provost.folder.join("ledger.db");
+    let records = provost.records(&[]);
+    let by_name: BTreeMap<&str, &Value> =
+        records.iter().map(|record| (record["record"].as_str().expect("a name"), &record["event"])).collect();
+    assert_eq!(by_name.len(), records.len(), "a name stands for one record");
+    let counted: BTreeSet<&str> = records
+        .iter()
+        .flat_map(|record| record["event"]["uids"].as_array().into_iter().flatten().filter_map(Value::as_str))
+        .collect();
+
+    let mut named = BTreeSet::new();
+    let (mut denials, mut repeats, mut repeats_lost, mut admits, mut lost) = (0, 0, 0, 0, Vec::new());
+    for answer in answers {
+        let Answered { uid, allowed, record, .. } = answer;
+        if let Some(of) = record.strip_prefix("repeat of ") {
+            let event = by_name.get(of).unwrap_or_else(|| panic!("{uid} repeats {of}, which is not in the ledger"));
+            assert_eq!(event["codes"][0], "no-policy", "{event}");
+            repeats += 1;
+            // Counts of the last moment before the kill are not on disk: the record that is named says it all.
+            repeats_lost += usize::from(!counted.contains(uid.as_str()));
+            continue;
+        }
+        assert!(!record.is_empty() && record != "pending", "{answer:?}");
+        assert!(named.insert(record.as_str()), "{record} is named twice");
+        match by_name.get(record.as_str()) {
+            Some(event) => {
+                assert_eq!(event["uid"], uid.as_str(), "{record} is of another review");
+                assert_eq!(event["verdict"], if *allowed { "admit" } else { "deny" }, "{record}");
+            }
+            None if *allowed => lost.push(record.as_str()),
+            None => panic!("{record}, named by the denial of {uid}, is not in the ledger"),
+        }
+        if *allowed { admits += 1 } else { denials += 1 }
+    }
+    assert!(denials > 0 && repeats > 0 && admits > 0, "{denials} denials, {repeats} repeats, {admits} admissions");
+
+    // The chains hold, and what was named and is not there was lost in a crash, which the ledger itself knows.
+    let done = program().args(["audit", "verify", "--ledger"]).arg(&ledger).args(&lost).run();
+    assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);
+    assert_eq!(done.stdout.matches("is lost-in-crash").count(), lost.len(), "{}", done.stdout);
+    let recovered = done.stdout.matches("goes on in").count();
+    assert!(recovered > 0, "{}", done.stdout);
+    format!(
+        "{denials} denials and {repeats} repeats named their record and every one is there ({repeats_lost} counts of the last \
+         moment are not), {admits} admissions ({} lost in crashes and known as such), {} records, {recovered} recovered chains",
+        lost.len(),
+        records.len(),
+    )
+}
