@@ -55,7 +55,7 @@ fn survives(fault: &str, admits: usize) {
     for n in 0..3 {
         let denial = ask(format!("denial-{n}"), false);
         assert!(!denial.allowed && denial.record == "pending", "{denial:?}");
-        assert_eq!(denial.codes, "no-policy");
+        assert_eq!(denial.codes, "no-policy,not-digest-pinned");
         assert!(denial.message.contains("record: pending"), "{}", denial.message);
     }
     // Admissions go on while the queue holds.
