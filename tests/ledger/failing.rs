@@ -95,7 +95,7 @@ fn survives(fault: &str, admits: usize) {
     assert!(provost.server.is_running(), "{after:?}");
     drop(connection);
     assert!(provost.end().success(), "{}", provost.server.log());
-    let (sound, said) = provost.verify_ledger();
+    let (sound, said) = provost.verify_ledger(&[]);
     assert!(sound, "{said}");
 
     // What was promised is there, in the order in which it was promised.
