@@ -8,12 +8,13 @@ use std::time::Duration;
 use provost::edge::samples::SampleKey;
 use tokio::time::timeout;
 
-use crate::program::{LONGEST, Program, Registry, call, review, swap};
+use crate::program::{ALONE, LONGEST, Program, Registry, call, review, swap};
 
 const CREDENTIALS: &str = ", credentialsFile: config.json";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn c_08_x_132_a_stranger_is_judged_and_trusted_with_nothing() {
+    let _beside_each_other = ALONE.read().await;
     let key = SampleKey::generate().expect("a key");
     let (private, public) = (Registry::start(&key, 1, true).await, Registry::start(&key, 1, false).await);
     let program = Program::start(&key, &[(&private, CREDENTIALS), (&public, "")], "", &[]).await;
@@ -54,6 +55,7 @@ async fn c_08_x_132_a_stranger_is_judged_and_trusted_with_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn c_08_a_token_is_rotated_under_load_and_no_call_fails() {
+    let _beside_each_other = ALONE.read().await;
     let key = SampleKey::generate().expect("a key");
     let private = Registry::start(&key, 1, true).await;
     let program = Arc::new(Program::start(&key, &[(&private, CREDENTIALS)], "", &[]).await);
@@ -107,6 +109,7 @@ async fn c_08_a_token_is_rotated_under_load_and_no_call_fails() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn c_08_with_a_client_ca_whoever_shows_no_certificate_of_it_is_refused_in_the_handshake() {
+    let _beside_each_other = ALONE.read().await;
     let key = SampleKey::generate().expect("a key");
     let private = Registry::start(&key, 1, true).await;
     let ca = tempfile::tempdir().expect("a temporary folder");

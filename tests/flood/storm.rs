@@ -17,12 +17,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
-use crate::program::{Outcome, Program, Registry, call, review};
+use crate::program::{ALONE, Outcome, Program, Registry, call, review};
 
 const CONNECTIONS: usize = 10_000;
 const ADDRESSES: usize = 100;
 /// How many of the flood are opened at a time.
 const AT_A_TIME: usize = 100;
+/// The pause of each between two: some twelve hundred connections a second.
+const PACE: Duration = Duration::from_millis(80);
 /// The flood and what is called beside it.
 const LONGEST: Duration = Duration::from_secs(60);
 /// How long the flood is held once all of it was opened: longer than the server's patience with newcomers.
@@ -33,6 +35,7 @@ type Held = Box<dyn Any + Send>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn x_094_ten_thousand_connections_and_an_api_server_beside_them() {
+    let _alone = ALONE.write().await;
     let files = raise_file_limit(CONNECTIONS + 1_000);
     assert!(files > CONNECTIONS + 500, "this test needs {CONNECTIONS} connections, and may open {files} files");
     let key = SampleKey::generate().expect("a key");
@@ -104,6 +107,7 @@ async fn flood(program: &Program, opened: Arc<AtomicUsize>) -> Vec<Held> {
             let mut held = Vec::new();
             for number in (worker..CONNECTIONS).step_by(AT_A_TIME) {
                 held.push(one(number, target, &tls).await);
+                tokio::time::sleep(PACE).await;
                 opened.fetch_add(1, Ordering::AcqRel);
             }
             held

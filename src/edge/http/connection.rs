@@ -79,6 +79,16 @@ enum At {
     SentOff,
 }
 
+impl At {
+    fn may_go(self, now: Instant) -> bool {
+        match self {
+            Self::First(_) | Self::Idle(_) | Self::Header(_) => true,
+            Self::Body(since) => now.duration_since(since) > BODY_UNDER_WAY,
+            Self::Request | Self::SentOff => false,
+        }
+    }
+}
+
 impl Phase {
     /// A connection whose first header must have come by then; later ones within `patience`, until it
     /// [`stays`](Self::stays).
@@ -118,11 +128,7 @@ impl Phase {
 
     /// Ends the connection for others, unless it carries a request; true where it does not.
     pub(super) fn send_off(&self, now: Instant) -> bool {
-        self.end_where(|at| match at {
-            At::First(_) | At::Idle(_) | At::Header(_) => true,
-            At::Body(since) => now.duration_since(since) > BODY_UNDER_WAY,
-            At::Request | At::SentOff => false,
-        })
+        self.end_where(|at| at.may_go(now))
     }
 
     /// Ends the connection for others where it is idle.

@@ -3,17 +3,25 @@
 //!
 //! A connection begins as a newcomer. There are few places for newcomers, fewer for those of one address, and where they
 //! are used up the oldest idle one goes first: of the address that comes, where that has its share, else of the address
-//! that holds most. A flood so turns over its own places, from however many addresses it comes. The first valid review
-//! makes a connection a guest, who may be idle for long; guests go only where every place is taken.
+//! that holds most. A flood so turns over its own places, from however many addresses it comes. An address from which a
+//! known caller has sent a valid review is vouched for: it may have all places for newcomers, and its own go last, since
+//! an API server opens many connections at once. The first valid review makes a connection a guest, who may be idle for
+//! long; guests go only where every place is taken.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use metrics::Gauge;
 use tokio::time::Instant;
 
 use super::connection::Phase;
+
+/// How long an address is vouched for by a valid review of a known caller.
+const VOUCHED: Duration = Duration::from_mins(10);
+/// Most addresses that are vouched for: API servers, and what stands between them and us.
+const MOST_VOUCHED: usize = 64;
 
 /// How many places there are, and for whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +58,10 @@ struct Seats {
     next: u64,
     newcomers: BTreeMap<u64, Seat>,
     guests: BTreeMap<u64, Seat>,
+    /// Addresses from which known callers have sent valid reviews, and when.
+    vouched: Vec<(IpAddr, Instant)>,
+    /// How many newcomers each address has.
+    held: HashMap<IpAddr, usize>,
 }
 
 struct Seat {
@@ -76,8 +88,8 @@ impl Room {
         let mut seats = self.seats();
         let Places { all, newcomers, per_address } = self.0.places;
         let now = Instant::now();
-        let from_there = seats.newcomers.values().filter(|seat| seat.address == address).count();
-        let made = if from_there >= per_address {
+        let from_there = seats.held.get(&address).copied().unwrap_or(0);
+        let made = if from_there >= per_address && !seats.vouches_for(address, now) {
             seats.send_newcomer_off(now, Some(address))
         } else if seats.newcomers.len() >= newcomers {
             seats.send_newcomer_off(now, None)
@@ -91,7 +103,7 @@ impl Room {
         }
         let number = seats.next;
         seats.next += 1;
-        seats.newcomers.insert(number, Seat { address, phase, trusted: false });
+        seats.add(number, Seat { address, phase, trusted: false });
         self.show(&seats);
         Some(Place { room: self.clone(), number })
     }
@@ -117,12 +129,16 @@ impl Place {
     /// The connection has carried a valid review, of a caller that is known or not.
     pub(super) fn carried_a_review(&self, trusted: bool) {
         let mut seats = self.room.seats();
-        if let Some(seat) = seats.newcomers.remove(&self.number) {
+        if let Some(seat) = seats.remove(self.number) {
             seat.phase.stays();
             seats.guests.insert(self.number, seat);
         }
         if let Some(seat) = seats.guests.get_mut(&self.number) {
             seat.trusted = trusted;
+            if trusted {
+                let address = seat.address;
+                seats.vouch(address);
+            }
         }
     }
 }
@@ -131,7 +147,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut seats = self.room.seats();
         // Whoever was sent off has no seat any more.
-        if seats.newcomers.remove(&self.number).is_none() {
+        if seats.remove(self.number).is_none() {
             seats.guests.remove(&self.number);
         }
         self.room.show(&seats);
@@ -143,24 +159,59 @@ impl Seats {
         self.newcomers.len() + self.guests.len()
     }
 
-    /// Ends the oldest newcomer that carries nothing: of one address, or of the address that has most. False where
-    /// there is none.
+    /// Ends the oldest newcomer that carries nothing: of one address, or of the address that has most; those of addresses
+    /// that are vouched for last. False where there is none.
     fn send_newcomer_off(&mut self, now: Instant, of: Option<IpAddr>) -> bool {
-        let held = held(self.newcomers.values());
-        let mut candidates: Vec<(usize, u64)> = self
-            .newcomers
-            .iter()
-            .filter(|(_, seat)| of.is_none_or(|of| seat.address == of))
-            .map(|(number, seat)| (usize::MAX - held.get(&seat.address).copied().unwrap_or(0), *number))
-            .collect();
-        candidates.sort_unstable();
-        for (_, number) in candidates {
-            if self.newcomers.get(&number).is_some_and(|seat| seat.phase.send_off(now)) {
-                self.newcomers.remove(&number);
+        let mut passed_over = Vec::new();
+        loop {
+            let crowded = || {
+                let others = self.held.iter().filter(|(address, _)| !passed_over.contains(*address));
+                others
+                    .max_by_key(|(address, held)| (!self.vouches_for(**address, now), **held))
+                    .map(|(address, _)| *address)
+            };
+            let Some(address) = of.or_else(crowded) else { return false };
+            let goes = self.newcomers.iter().find(|(_, seat)| seat.address == address && seat.phase.send_off(now));
+            if let Some(number) = goes.map(|(number, _)| *number) {
+                self.remove(number);
                 return true;
             }
+            // All of that address carry requests.
+            if of.is_some() {
+                return false;
+            }
+            passed_over.push(address);
         }
-        false
+    }
+
+    /// Whether a known caller has lately sent a valid review from there: an API server opens many connections at once.
+    fn vouches_for(&self, address: IpAddr, now: Instant) -> bool {
+        self.vouched.iter().any(|(vouched, since)| *vouched == address && now.duration_since(*since) < VOUCHED)
+    }
+
+    fn vouch(&mut self, address: IpAddr) {
+        let now = Instant::now();
+        self.vouched.retain(|(vouched, since)| *vouched != address && now.duration_since(*since) < VOUCHED);
+        if self.vouched.len() < MOST_VOUCHED {
+            self.vouched.push((address, now));
+        }
+    }
+
+    fn add(&mut self, number: u64, seat: Seat) {
+        *self.held.entry(seat.address).or_insert(0) += 1;
+        self.newcomers.insert(number, seat);
+    }
+
+    /// Takes a seat away from a newcomer, where there is one of that number.
+    fn remove(&mut self, number: u64) -> Option<Seat> {
+        let seat = self.newcomers.remove(&number)?;
+        if let Some(held) = self.held.get_mut(&seat.address) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&seat.address);
+            }
+        }
+        Some(seat)
     }
 
     /// Ends a guest that is idle: first those whose caller is not known, then of the address that has most, then the
@@ -196,8 +247,6 @@ fn held<'a>(seats: impl Iterator<Item = &'a Seat>) -> HashMap<IpAddr, usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn phase() -> Phase {
@@ -263,6 +312,23 @@ mod tests {
         all[1].phase.replied();
         assert!(come(&room, 3).is_some(), "the twin without a request makes room");
         assert_eq!(gone(&all), [1]);
+    }
+
+    #[tokio::test]
+    async fn x_094_a_burst_of_an_address_that_is_vouched_for_outlives_a_flood() {
+        for trusted in [true, false] {
+            let room = room(20, 8, 2);
+            let first = come(&room, 1).expect("room");
+            first.phase.request();
+            first.phase.arrived();
+            first.place.carried_a_review(trusted);
+            first.phase.replied();
+            let burst: Vec<Here> = (0..4).map(|_| come(&room, 1).expect("room")).collect();
+            assert_eq!(gone(&burst).len(), if trusted { 0 } else { 2 });
+            let flood: Vec<Here> = (2..22).map(|from| come(&room, from).expect("room")).collect();
+            assert_eq!(gone(&burst).len(), if trusted { 0 } else { 4 });
+            assert!(gone(&flood).len() >= 12, "the flood turns over its own");
+        }
     }
 
     #[tokio::test(start_paused = true)]
