@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures::StreamExt as _;
+
 use crate::caller::{Effect, FailurePolicy, pod};
 use crate::gate::{Gate, Listed};
 use crate::sample::{Contents, Key, Stage, shape, signed};
@@ -75,7 +77,6 @@ async fn x_096_many_containers_images_and_signatures_end_in_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn x_101_a_thousand_pods_of_one_digest_are_one_fetch_and_a_slow_registry_delays_no_other() {
     let _alone = crate::ALONE.lock().await;
-    use futures::StreamExt as _;
     let key = Key::new();
     let mut contents = Contents::default();
     let image = shape::plain(&mut contents, "release/app", "new");
