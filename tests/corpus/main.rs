@@ -16,7 +16,7 @@ fn folder() -> PathBuf {
 }
 
 fn names(folder: &Path) -> BTreeSet<String> {
-    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let entries = std::fs::read_dir(folder).expect("a folder of the corpus");
     entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("plain text")).collect()
 }
 

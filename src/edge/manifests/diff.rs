@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn hunks_have_context_and_join_where_they_touch() {
-        let old: String = (1..=30).map(|line| format!("{line}\n")).collect();
+        let old = (1..=30).map(|line| line.to_string()).collect::<Vec<_>>().join("\n") + "\n";
         for (changed, want) in [
             (vec![], vec![]),
             (vec![1], vec!["@@ -1,4 +1,4 @@"]),

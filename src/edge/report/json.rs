@@ -76,7 +76,6 @@ struct One<'a> {
 /// An image and where it stands.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[expect(clippy::struct_field_names, reason = "the names are those of the published schema")]
 struct Image<'a> {
     /// As written.
     #[serde(rename = "image")]
