@@ -105,10 +105,13 @@ impl Program {
         write("config.json", &docker_config(registries));
         std::fs::create_dir(folder.path().join("policies")).expect("a folder");
         write("policies/payments.yaml", &policy(registries, key));
-        let mut hosts = String::new();
-        for (registry, special) in registries {
-            hosts.push_str(&format!("  '{}': {{addresses: [127.0.0.0/8], plainHttp: true{special}}}\n", registry.host));
-        }
+        let hosts = registries
+            .iter()
+            .map(|(registry, special)| {
+                format!("  '{}': {{addresses: [127.0.0.0/8], plainHttp: true{special}}}\n", registry.host)
+            })
+            .collect::<Vec<_>>()
+            .concat();
         let tls = if settings.contains("tls: {") { "" } else { "tls: {cert: tls.crt, key: tls.key}\n" };
         let text = format!(
             "listen: {review}\nhealthListen: {health}\npolicies: policies\nledger: {{store: ledger.db}}\n\

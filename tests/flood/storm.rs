@@ -26,7 +26,7 @@ const AT_A_TIME: usize = 100;
 /// The pause of each between two: some twelve hundred connections a second.
 const PACE: Duration = Duration::from_millis(80);
 /// The flood and what is called beside it.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 /// How long the flood is held once all of it was opened: longer than the server's patience with newcomers.
 const HELD: Duration = Duration::from_secs(6);
 

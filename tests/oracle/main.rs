@@ -1,4 +1,4 @@
-//! The bypass oracle: a second, independent reader of pods and templates, written from the OpenAPI that a real API server
+//! The bypass oracle: a second, independent reader of pods and templates, written from the `OpenAPI` that a real API server
 //! serves, is compared with Provost's own on random objects. Both must find the same images in the same places, the same
 //! unknown fields that may hold one, and the same images left as they were (C-37).
 //!
@@ -126,23 +126,23 @@ fn count(seen: &mut Seen, said: &Said) {
 #[test]
 fn x_001_to_x_018_a_second_extractor_finds_the_same() {
     const THREADS: u64 = 2;
-    let seed = number("PROVOST_ORACLE_SEED", std::hash::RandomState::new().build_hasher().finish());
+    let start = number("PROVOST_ORACLE_SEED", std::hash::RandomState::new().build_hasher().finish());
     let objects = number("PROVOST_ORACLE_OBJECTS", 100_000);
-    println!("PROVOST_ORACLE_SEED={seed} PROVOST_ORACLE_OBJECTS={objects}");
+    println!("PROVOST_ORACLE_SEED={start} PROVOST_ORACLE_OBJECTS={objects}");
     let schema = Schema::read();
     let search = |from: u64| {
         let mut seen = Seen::new();
         for object in (from..objects).step_by(usize::try_from(THREADS).expect("few")) {
-            let review = review(&mut Random::of(seed, object), &schema);
+            let review = review(&mut Random::of(start, object), &schema);
             let (wanted, found) = (oracle(&schema, &review), provost(&review));
             assert_eq!(
                 wanted, found,
-                "object {object} of seed {seed}: oracle left, Provost right, of\n{}",
+                "object {object} of seed {start}: oracle left, Provost right, of\n{}",
                 review.body
             );
             if object % 64 == 0 {
                 let read: Value = serde_json::from_str(&review.body).expect("what is written is JSON");
-                assert_eq!(read, review.whole, "object {object} of seed {seed} is not what was written");
+                assert_eq!(read, review.whole, "object {object} of seed {start} is not what was written");
             }
             count(&mut seen, &wanted);
         }
