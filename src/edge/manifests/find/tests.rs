@@ -33,7 +33,7 @@ fn x_006_workloads_are_found_wherever_they_stand() {
         (
             "list in a list",
             format!("{{kind: List, items: [{{kind: List, items: [{POD}]}}]}}"),
-            vec!["1:39 Pod default/a: nginx"],
+            vec!["1:43 Pod default/a: nginx"],
         ),
         (
             "typed list",
