@@ -1,4 +1,4 @@
-//! The second extractor: every image of an object, by the schema alone. Written from the `OpenAPI`; it must never look at
+//! The second extractor: every image of an object, by the schema alone. Written from the OpenAPI; it must never look at
 //! how Provost finds an image.
 
 use serde_json::Value;

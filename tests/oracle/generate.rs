@@ -187,7 +187,8 @@ impl<'a> Draw<'a> {
             let (key, form) = self.random.pick(&this.fields);
             let is_taken =
                 fields.contains_key(key) || this.image == Some(key) || this.ways.iter().any(|w| w.key == *key);
-            if !is_taken && !(is_root && matches!(key.as_str(), "kind" | "apiVersion" | "metadata")) {
+            let is_fixed = is_root && matches!(key.as_str(), "kind" | "apiVersion" | "metadata");
+            if !is_taken && !is_fixed {
                 let value = self.of_form(*form);
                 fields.insert(key.clone(), value);
             }

@@ -1,4 +1,4 @@
-//! The bypass oracle: a second, independent reader of pods and templates, written from the `OpenAPI` that a real API server
+//! The bypass oracle: a second, independent reader of pods and templates, written from the OpenAPI that a real API server
 //! serves, is compared with Provost's own on random objects. Both must find the same images in the same places, the same
 //! unknown fields that may hold one, and the same images left as they were (C-37).
 //!
@@ -96,7 +96,7 @@ fn provost(review: &Review) -> Said {
 #[expect(clippy::disallowed_methods, reason = "how long to search is no setting of the product")]
 fn number(name: &str, otherwise: u64) -> u64 {
     match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text:?}, wanted a whole number")),
+        Ok(text) => text.parse().expect("PROVOST_ORACLE_… is a whole number"),
         Err(_) => otherwise,
     }
 }
@@ -117,8 +117,12 @@ fn count(seen: &mut Seen, said: &Said) {
                 }
                 false => ["image", "image, unchanged", "unknown field", "unknown field, unchanged"],
             };
-            images.iter().for_each(|(.., unchanged)| add(names[usize::from(*unchanged)]));
-            unknown.iter().for_each(|(_, unchanged)| add(names[2 + usize::from(*unchanged)]));
+            for (.., unchanged) in images {
+                add(names[usize::from(*unchanged)]);
+            }
+            for (_, unchanged) in unknown {
+                add(names[2 + usize::from(*unchanged)]);
+            }
         }
     }
 }
@@ -153,7 +157,9 @@ fn x_001_to_x_018_a_second_extractor_finds_the_same() {
         let threads: Vec<_> = (0..THREADS).map(|from| scope.spawn(move || search(from))).collect();
         for thread in threads {
             let more = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            more.into_iter().for_each(|(what, times)| *seen.entry(what).or_default() += times);
+            for (what, times) in more {
+                *seen.entry(what).or_default() += times;
+            }
         }
     });
     println!("{seen:#?}");
