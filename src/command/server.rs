@@ -48,9 +48,9 @@ pub struct Server {
 #[derive(Debug, PartialEq, Eq)]
 enum Registered {
     /// By a token of this file, or by a certificate where a CA is named as well.
-    ByToken(PathBuf),
-    ByCertificate,
-    ByNobody,
+    Token(PathBuf),
+    Certificate,
+    None,
 }
 
 impl Server {
@@ -92,7 +92,7 @@ impl Server {
             load: Load::new(LoadLimits {
                 computing: config.computing.value,
                 waiting: config.waiting.value,
-                told_apart: registered != Registered::ByNobody,
+                told_apart: registered != Registered::None,
             }),
             observe: config.observe.value,
         };
@@ -119,16 +119,16 @@ impl Server {
     pub fn say_how_to_register(&self) -> anyhow::Result<()> {
         let address = self.review_address()?;
         match &self.registered {
-            Registered::ByToken(file) => tracing::info!(
+            Registered::Token(file) => tracing::info!(
                 url = format!("https://{address}/validate/<token>"),
                 token = format!("a line of {}", file.display()),
                 "register this address; callers without the token are judged, and trusted with nothing"
             ),
-            Registered::ByCertificate => tracing::info!(
+            Registered::Certificate => tracing::info!(
                 url = format!("https://{address}/validate"),
                 "register this address; callers must show a client certificate"
             ),
-            Registered::ByNobody => tracing::warn!(
+            Registered::None => tracing::warn!(
                 "no caller can be known: no token file and no client CA; no registry credential is used for any review"
             ),
         }
@@ -183,7 +183,7 @@ async fn open_callers(config: &Config) -> anyhow::Result<(Arc<Callers>, Register
     let callers = Arc::new(Callers::default());
     let config::Setting { value: file, source } = &config.caller_token;
     if config.client_ca.is_some() && *source == config::Source::Default {
-        return Ok((callers, Registered::ByCertificate));
+        return Ok((callers, Registered::Certificate));
     }
     if !file.exists() && !in_cluster() {
         match make_token(file) {
@@ -192,17 +192,17 @@ async fn open_callers(config: &Config) -> anyhow::Result<(Arc<Callers>, Register
         }
     }
     let mut watched = Watched::new(file.clone());
-    let mut registered = Registered::ByToken(file.clone());
+    let mut registered = Registered::Token(file.clone());
     if file.exists() {
         if let Some(read) = watched.changed().await {
             read.and_then(|tokens| callers.offer(file, &tokens)).context("the caller tokens cannot be used")?;
         }
     } else if config.client_ca.is_some() {
-        registered = Registered::ByCertificate;
+        registered = Registered::Certificate;
     } else if in_cluster() {
         tracing::warn!(file = %file.display(), "there is no caller token yet: until then every caller is unknown");
     } else {
-        registered = Registered::ByNobody;
+        registered = Registered::None;
     }
     let following = Arc::clone(&callers);
     tokio::spawn(async move { following.follow(watched).await });

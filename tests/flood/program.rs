@@ -1,5 +1,6 @@
 //! `provost serve` as a process, with a registry of samples beside it, called as an API server calls.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -107,7 +108,8 @@ impl Program {
         write("policies/payments.yaml", &policy(registries, key));
         let mut hosts = String::new();
         for (registry, special) in registries {
-            hosts.push_str(&format!("  '{}': {{addresses: [127.0.0.0/8], plainHttp: true{special}}}\n", registry.host));
+            let host = &registry.host;
+            let _ok = writeln!(hosts, "  '{host}': {{addresses: [127.0.0.0/8], plainHttp: true{special}}}").is_ok();
         }
         let tls = if settings.contains("tls: {") { "" } else { "tls: {cert: tls.crt, key: tls.key}\n" };
         let text = format!(

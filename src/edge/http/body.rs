@@ -322,8 +322,8 @@ mod tests {
         assert_eq!(memory.0.available_permits(), 0);
         // A small one now finds no room; its beginning is kept to answer it by its uid.
         let small = || Full::from(vec![b'u'; 6 << 10]);
-        let head = Bytes::from(vec![b'u'; SMALL_HEAD]);
-        assert_eq!(read(small(), soon(), &memory).await, Received::NoRoom(head, Rest::Read));
+        let beginning = Bytes::from(vec![b'u'; SMALL_HEAD]);
+        assert_eq!(read(small(), soon(), &memory).await, Received::NoRoom(beginning, Rest::Read));
         // Its twin comes when one of the others is gone, though a slice of that one was handed on.
         drop(held.pop());
         assert_eq!(read(small(), soon(), &memory).await, Received::Whole(vec![b'u'; 6 << 10].into()));

@@ -116,8 +116,7 @@ impl Callers {
 pub fn make_token(file: &Path) -> io::Result<()> {
     let mut random = [0; 20];
     rand::fill(&mut random).map_err(|_| io::Error::other("the system gives no random bytes"))?;
-    let mut token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    token.push('\n');
+    let token = random.iter().fold(String::new(), |token, byte| format!("{token}{byte:02x}")) + "\n";
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
     file.write_all(token.as_bytes())?;
     file.sync_all()

@@ -103,10 +103,10 @@ impl ClientCertVerifier for ClientCheck {
         let Some(Trusted(verifier)) = trusted.as_deref() else {
             return Err(CertificateError::UnknownIssuer.into());
         };
-        let verified = verifier.verify_client_cert(end_entity, intermediates, now)?;
+        let let_in = verifier.verify_client_cert(end_entity, intermediates, now)?;
         let names = names(end_entity).ok_or(CertificateError::BadEncoding)?;
         if self.subjects.is_empty() || names.iter().any(|name| self.subjects.contains(name)) {
-            Ok(verified)
+            Ok(let_in)
         } else {
             Err(CertificateError::ApplicationVerificationFailure.into())
         }
@@ -148,11 +148,9 @@ fn names(certificate: &CertificateDer<'_>) -> Option<Vec<String>> {
     let attributes = certificate.subject.0.iter().flat_map(|part| part.0.iter());
     let mut names: Vec<String> = attributes
         .filter(|attribute| attribute.oid == COMMON_NAME)
-        .map(|attribute| match attribute.value.tag() {
-            Tag::Utf8String | Tag::PrintableString | Tag::Ia5String => {
-                std::str::from_utf8(attribute.value.value()).ok().map(str::to_owned)
-            }
-            _ => None,
+        .map(|attribute| {
+            let is_text = [Tag::Utf8String, Tag::PrintableString, Tag::Ia5String].contains(&attribute.value.tag());
+            std::str::from_utf8(attribute.value.value()).ok().filter(|_| is_text).map(str::to_owned)
         })
         .collect::<Option<_>>()?;
     if names.len() > 1 {
