@@ -20,13 +20,19 @@ fn ids_in(name: &str) -> BTreeSet<String> {
     ids
 }
 
+fn count(ids: BTreeSet<String>, tests: &mut BTreeMap<String, usize>) {
+    for id in ids {
+        *tests.entry(id).or_default() += 1;
+    }
+}
+
 fn tests_below(folder: &Path, tests: &mut BTreeMap<String, usize>) {
     for entry in fs::read_dir(folder).expect("folder") {
         let path = entry.expect("entry").path();
         let name = path.file_name().expect("name").to_string_lossy().into_owned();
         if path.is_dir() {
             if path.join("want.json").exists() {
-                ids_in(&name).into_iter().for_each(|id| *tests.entry(id).or_default() += 1);
+                count(ids_in(&name), tests);
             } else if name != "target" && name != "tools" {
                 tests_below(&path, tests);
             }
@@ -35,7 +41,7 @@ fn tests_below(folder: &Path, tests: &mut BTreeMap<String, usize>) {
             for line in text.lines().map(str::trim) {
                 let Some((_, name)) = line.split_once("fn ") else { continue };
                 let name = name.split('(').next().unwrap_or_default();
-                ids_in(name).into_iter().for_each(|id| *tests.entry(id).or_default() += 1);
+                count(ids_in(name), tests);
             }
         }
     }

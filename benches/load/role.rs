@@ -22,7 +22,7 @@ use provost::edge::policy_dir::PolicyDir;
 use provost::edge::registry::{HostSettings, Registry, Settings};
 use provost::edge::telling::{self, LogFormat};
 use provost::edge::tls::{self, CertFiles, ServingCert};
-use provost::gate::{Gate, Load, LoadLimits, Turned};
+use provost::gate::{Gate, Load, LoadLimits};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -71,7 +71,6 @@ pub(crate) fn gate(folder: &Path, ledger: &str) -> anyhow::Result<()> {
             policies: Arc::new(policies),
             for_strangers: evidence.clone(),
             evidence,
-            turned: Turned::new(ledger.clone()),
             ledger,
             limits: Limits::default(),
             load: Load::new(LoadLimits::default()),

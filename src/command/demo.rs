@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::{audit, render};
 use super::serve::Signals;
 use super::server::Server;
+use super::{audit, render};
 use crate::decision::chain::verify_chain;
 use crate::decision::code::Code;
 use crate::decision::reference::Digest;

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use super::engine::{print, registry, resolve};
 use crate::decision::name::Namespace;
+use crate::decision::printable::printable;
 use crate::decision::reference::{Digest, ImageRef, Repository, Tag};
 use crate::decision::review::{Review, Subject};
-use crate::decision::printable::printable;
 use crate::edge::config::Config;
 use crate::edge::manifests::{self, Input, Manifest, Pin, Position, Spot, Workload};
 use crate::edge::registry::Registry;

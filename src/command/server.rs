@@ -49,8 +49,10 @@ pub struct Server {
 enum Registered {
     /// By a token of this file, or by a certificate where a CA is named as well.
     Token(PathBuf),
+    /// By a certificate.
     Certificate,
-    None,
+    /// They cannot.
+    Nothing,
 }
 
 impl Server {
@@ -92,7 +94,7 @@ impl Server {
             load: Load::new(LoadLimits {
                 computing: config.computing.value,
                 waiting: config.waiting.value,
-                told_apart: registered != Registered::None,
+                told_apart: registered != Registered::Nothing,
             }),
             observe: config.observe.value,
         };
@@ -128,7 +130,7 @@ impl Server {
                 url = format!("https://{address}/validate"),
                 "register this address; callers must show a client certificate"
             ),
-            Registered::None => tracing::warn!(
+            Registered::Nothing => tracing::warn!(
                 "no caller can be known: no token file and no client CA; no registry credential is used for any review"
             ),
         }
@@ -202,7 +204,7 @@ async fn open_callers(config: &Config) -> anyhow::Result<(Arc<Callers>, Register
     } else if in_cluster() {
         tracing::warn!(file = %file.display(), "there is no caller token yet: until then every caller is unknown");
     } else {
-        registered = Registered::None;
+        registered = Registered::Nothing;
     }
     let following = Arc::clone(&callers);
     tokio::spawn(async move { following.follow(watched).await });

@@ -108,7 +108,8 @@ async fn show_tag(registry: &Registry, governing: &Governing, image: &ImageRef, 
     }
     match engine::resolve(registry, image.repository(), tag, deadline).await {
         Ok(digest) => {
-            anstream::println!("  {tag} is now {digest}\n          provost verify {}@{digest}", image.repository(),)
+            let repository = image.repository();
+            anstream::println!("  {tag} is now {digest}\n          provost verify {repository}@{digest}");
         }
         Err(failure) => anstream::println!("  {tag} could not be resolved: {}", printable(&failure.to_string())),
     }

@@ -95,7 +95,7 @@ pub(in crate::decision) fn judge(review: &Review, governing: &Governing, refused
     if !faults.is_empty() {
         return Outcome::Refused(faults);
     }
-    if let Err(fault) = may_count(review) {
+    if let Some(fault) = cannot_count(review) {
         return Outcome::Refused(vec![fault]);
     }
     let mut permissions = Vec::new();
@@ -104,7 +104,7 @@ pub(in crate::decision) fn judge(review: &Review, governing: &Governing, refused
             Ok(permission) => permissions.push(permission),
             Err(refused) => faults.extend(refused),
         },
-        // Reasons for debug containers on a request that adds none: `may_count` says so for a reason that stands alone.
+        // Reasons for debug containers on a request that adds none: `cannot_count` says so for a reason that stands alone.
         (false, None) | (true, _) => {
             for stakes in stakes.chunk_by(|a, b| a.denial.place == b.denial.place) {
                 match permit_container(review, stakes) {
@@ -154,12 +154,12 @@ fn stakes<'a>(enforcing: &[&'a Denial], governing: &'a Governing) -> (Vec<Stake<
     (stakes, faults)
 }
 
-/// Whether a request like this can count at all, whatever the policies say.
-fn may_count(review: &Review) -> Result<(), Denial> {
+/// Why a request like this cannot count, whatever the policies say; `None` where it can.
+fn cannot_count(review: &Review) -> Option<Denial> {
+    const OWN_POD: &str = "a pod that you make yourself";
     let Review { request, override_asked: asked, .. } = review;
     let refuse =
-        |found: String, wanted: &str| Err(beside(Code::BreakGlassRefused, None, None, wanted.to_owned(), found));
-    const OWN_POD: &str = "a pod that you make yourself";
+        |found: String, wanted: &str| Some(beside(Code::BreakGlassRefused, None, None, wanted.to_owned(), found));
     if !request.caller.is_known() {
         return refuse("a caller that has not shown that it is the API server".to_owned(), "one that has");
     }
@@ -170,21 +170,21 @@ fn may_count(review: &Review) -> Result<(), Denial> {
     if is_machine(&request.user) || request.groups.iter().any(|group| is_machine_group(group)) {
         return refuse(format!("sent by {}, which is no person", shown(&request.user)), OWN_POD);
     }
-    if asked.owned {
-        return refuse("a pod that belongs to a controller".to_owned(), OWN_POD);
-    }
     if is_for_debug_containers(request) {
+        // Whose pod it is does not matter: the person who asks adds the container, and nobody else does.
         if asked.containers.is_empty() {
             let wanted = format!("the annotation {BREAK_GLASS_REASON}.<container>, put on the pod beforehand");
             return refuse("a reason that is not for this container".to_owned(), &wanted);
         }
+    } else if asked.owned {
+        return refuse("a pod that belongs to a controller".to_owned(), OWN_POD);
     } else if !asked.reason.as_ref().is_some_and(|reason| reason.fresh) {
         return refuse(
             "a reason left over from an earlier request".to_owned(),
             "one that this very request adds or changes",
         );
     }
-    Ok(())
+    None
 }
 
 fn is_for_debug_containers(request: &Request) -> bool {
@@ -198,14 +198,12 @@ fn permit_container(review: &Review, stakes: &[Stake<'_>]) -> Result<Permission,
         Holder::EphemeralContainer => review.override_asked.containers.get(&place.name),
         Holder::Container | Holder::InitContainer | Holder::Volume => None,
     };
-    match text {
-        Some(text) => permit(review, Some(place), text, stakes),
-        None => {
-            let wanted = how_to_ask(stakes, Some(place));
-            let found = "no reason for this container".to_owned();
-            Err(vec![beside(Code::BreakGlassMalformed, stakes.first(), None, wanted, found)])
-        }
-    }
+    let Some(text) = text else {
+        let wanted = how_to_ask(stakes, Some(place));
+        let found = "no reason for this container".to_owned();
+        return Err(vec![beside(Code::BreakGlassMalformed, stakes.first(), None, wanted, found)]);
+    };
+    permit(review, Some(place), text, stakes)
 }
 
 /// Whether one text by one person waives all stakes: who asks, what is said, what it covers, in this order.

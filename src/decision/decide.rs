@@ -59,7 +59,9 @@ pub fn decide(review: &Review, governing: &Governing, plan: &Plan, answers: &[An
         return match break_glass::judge(review, governing, &at_stake) {
             Outcome::NotAsked => Verdict::Deny(Denied { denials, policies, images }),
             Outcome::Refused(faults) => {
-                faults.into_iter().for_each(|fault| put_beside(&mut denials, fault));
+                for fault in faults {
+                    put_beside(&mut denials, fault);
+                }
                 Verdict::Deny(Denied { denials, policies, images })
             }
             Outcome::Waived(permissions) => {

@@ -67,12 +67,12 @@ impl Called {
 #[derive(Clone)]
 pub(crate) struct Caller {
     client: reqwest::Client,
-    base: String,
+    url: String,
 }
 
 impl Caller {
-    /// Calls `https://provost.provost.svc` at this address, trusting one CA.
-    pub(crate) fn new(address: SocketAddr, ca: &str) -> Self {
+    /// Calls `https://provost.provost.svc` at this address, trusting one CA, known by a token in the path.
+    pub(crate) fn new(address: SocketAddr, ca: &str, token: &str) -> Self {
         let client = reqwest::Client::builder()
             .tls_certs_only([reqwest::Certificate::from_pem(ca.as_bytes()).expect("a CA")])
             .resolve(SERVICE, address)
@@ -82,35 +82,33 @@ impl Caller {
             .user_agent("kube-apiserver-admission")
             .build()
             .expect("a client");
-        Self { client, base: format!("https://{SERVICE}:{}", address.port()) }
+        Self { client, url: format!("https://{SERVICE}:{}/validate/{token}", address.port()) }
     }
 
     /// The same over plain HTTP, for the double's own test.
     fn plain(address: SocketAddr) -> Self {
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { client, base: format!("http://{address}") }
+        Self { client, url: format!("http://{address}/validate") }
     }
 
     /// Sends a review and waits for its reply, so many seconds at most, repeats included.
-    pub(crate) async fn review(&self, review: &Value, seconds: u64) -> Called {
+    pub(crate) async fn review(&self, review: &Review, seconds: u64) -> Called {
         let began = Instant::now();
-        let body = serde_json::to_vec(review).expect("JSON");
-        let uid = review["request"]["uid"].as_str().unwrap_or_default();
         let mut repeats = 0;
-        let asking = self.ask(&body, uid, seconds, &mut repeats);
+        let asking = self.ask(&review.body, &review.uid, seconds, &mut repeats);
         let reply = tokio::time::timeout(Duration::from_secs(seconds), asking).await;
         let reply = reply.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()));
         Called { reply, took: began.elapsed(), repeats }
     }
 
-    async fn ask(&self, body: &[u8], uid: &str, seconds: u64, repeats: &mut u32) -> Result<Value, String> {
+    async fn ask(&self, body: &str, uid: &str, seconds: u64, repeats: &mut u32) -> Result<Value, String> {
         loop {
             let sent = self
                 .client
-                .post(format!("{}/validate?timeout={seconds}s", self.base))
+                .post(format!("{}?timeout={seconds}s", self.url))
                 .header("Content-Type", "application/json")
                 .header("Accept", "application/json, */*")
-                .body(body.to_vec())
+                .body(body.to_owned())
                 .send()
                 .await;
             // A POST that meets a reset or an early end is not sent again.
@@ -155,8 +153,14 @@ fn read(status: u16, body: &[u8], uid: &str) -> Result<Value, String> {
     Ok(response)
 }
 
-/// A review of a new pod with these images, one container each.
-pub(crate) fn pod(uid: &str, images: &[String]) -> Value {
+/// An `AdmissionReview` as it is sent.
+pub(crate) struct Review {
+    uid: String,
+    body: String,
+}
+
+/// A review of a new pod with these images, one container each. As in an API server's text, the uid comes first.
+pub(crate) fn pod(uid: &str, images: &[String]) -> Review {
     let containers: Vec<Value> = images
         .iter()
         .enumerate()
@@ -164,19 +168,15 @@ pub(crate) fn pod(uid: &str, images: &[String]) -> Value {
         .collect();
     let kind = serde_json::json!({"group": "", "version": "v1", "kind": "Pod"});
     let resource = serde_json::json!({"group": "", "version": "v1", "resource": "pods"});
-    serde_json::json!({
-        "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
-        "request": {
-            "uid": uid, "kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
-            "name": "web", "namespace": "payments", "operation": "CREATE",
-            "userInfo": {"username": "alice@acme.com", "groups": ["system:authenticated"]},
-            "object": {
-                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "payments"},
-                "spec": {"containers": containers},
-            },
-            "oldObject": null, "dryRun": false,
-        },
-    })
+    let user = serde_json::json!({"username": "alice@acme.com", "groups": ["system:authenticated"]});
+    let object = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "payments"},
+        "spec": {"containers": containers},
+    });
+    let body = format!(
+        r#"{{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{{"uid":"{uid}","kind":{kind},"resource":{resource},"requestKind":{kind},"requestResource":{resource},"name":"web","namespace":"payments","operation":"CREATE","userInfo":{user},"object":{object},"oldObject":null,"dryRun":false,"options":{{"kind":"CreateOptions","apiVersion":"meta.k8s.io/v1"}}}}}}"#
+    );
+    Review { uid: uid.to_owned(), body }
 }
 
 /// The double is worth what it tells apart: each reply that an API server takes for a broken hook must be an admission
@@ -184,7 +184,9 @@ pub(crate) fn pod(uid: &str, images: &[String]) -> Value {
 #[tokio::test]
 async fn c_02_the_double_takes_no_broken_reply_for_a_denial() {
     use Effect::{Admitted, Denied};
-    let good = |response: &str| format!(r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{response}}}"#);
+    let good = |response: &str| {
+        format!(r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{response}}}"#)
+    };
     let denied = good(r#"{"uid":"u","allowed":false}"#);
     let table: Vec<(&str, u16, &str, String, Effect, Effect, u32)> = vec![
         ("a denial", 200, "", denied.clone(), Denied, Denied, 0),
@@ -212,9 +214,10 @@ async fn c_02_the_double_takes_no_broken_reply_for_a_denial() {
     ];
     for (name, status, headers, body, fail, ignore, repeats) in table {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-        let caller = Caller::plain(listener.local_addr().expect("its address"));
+        let double = Caller::plain(listener.local_addr().expect("its address"));
         let length = body.len();
-        let answer = format!("HTTP/1.1 {status} Said\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+        let answer =
+            format!("HTTP/1.1 {status} Said\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
         let task = tokio::spawn(async move {
             use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
             while let Ok((mut stream, _)) = listener.accept().await {
@@ -224,7 +227,7 @@ async fn c_02_the_double_takes_no_broken_reply_for_a_denial() {
                 let _ = stream.shutdown().await;
             }
         });
-        let called = caller.review(&serde_json::json!({"request": {"uid": "u"}}), 2).await;
+        let called = double.review(&Review { uid: "u".to_owned(), body: "{}".to_owned() }, 2).await;
         task.abort();
         let effects = (called.effect(FailurePolicy::Fail), called.effect(FailurePolicy::Ignore));
         assert_eq!((effects, called.repeats), ((fail, ignore), repeats), "{name}: {called:?}");

@@ -6,6 +6,8 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use crate::sample::hex;
+
 /// Every canary begins so. What follows are digits and small letters, [`LENGTH`] in all.
 const STEM: &str = "qxcanary";
 /// How long a canary is.
@@ -21,8 +23,7 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIEN
 pub(crate) fn make(number: usize) -> String {
     let mut random = [0; 6];
     aws_lc_rs::rand::fill(&mut random).expect("random bytes");
-    let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let canary = format!("{STEM}{number:08}{random}");
+    let canary = format!("{STEM}{number:08}{}", hex(&random));
     assert_eq!(canary.len(), LENGTH);
     canary
 }
@@ -30,11 +31,16 @@ pub(crate) fn make(number: usize) -> String {
 /// Every canary in these bytes, in whatever form.
 pub(crate) fn find(bytes: &[u8]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for (pattern, form) in patterns() {
-        for (at, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte == pattern[0]) {
-            if bytes[at..].starts_with(&pattern) {
-                found.extend(form.read(bytes, at));
-            }
+    let patterns = patterns();
+    let mut begins = [false; 256];
+    for (pattern, _) in &patterns {
+        begins[usize::from(pattern[0])] = true;
+    }
+    // One pass, for these are megabytes.
+    for (at, byte) in bytes.iter().enumerate() {
+        if begins[usize::from(*byte)] {
+            let here = patterns.iter().filter(|(pattern, _)| bytes[at..].starts_with(pattern));
+            found.extend(here.filter_map(|(_, form)| form.read(bytes, at)));
         }
     }
     found
@@ -45,13 +51,16 @@ pub(crate) fn find(bytes: &[u8]) -> BTreeSet<String> {
 enum Form {
     Raw,
     /// So many letters of base64 before the pattern belong to the group that it begins in, and so many bytes to others.
-    Base64 { letters: usize, bytes: usize },
+    Base64 {
+        letters: usize,
+        bytes: usize,
+    },
     Hex,
 }
 
 /// The stem in each form: what stands where a canary begins.
 fn patterns() -> Vec<(Vec<u8>, Form)> {
-    let hex: String = STEM.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(STEM.as_bytes());
     let mut all = vec![
         (STEM.as_bytes().to_vec(), Form::Raw),
         (hex.to_uppercase().into_bytes(), Form::Hex),
@@ -101,13 +110,17 @@ fn x_047_a_canary_is_found_in_every_form() {
         format!("Authorization: Basic {}", basic("abc")),
         format!("x=abc{}", basic("abcd")),
         URL_SAFE.encode(format!("\u{ff}\u{fe}{canary}")),
-        canary.bytes().map(|byte| format!("{byte:02x}")).collect(),
-        canary.bytes().map(|byte| format!("{byte:02X}")).collect(),
+        hex(canary.as_bytes()),
+        hex(canary.as_bytes()).to_uppercase(),
     ] {
         assert_eq!(find(text.as_bytes()), BTreeSet::from([canary.clone()]), "{text}");
     }
     // The twin: the same texts with a letter less.
-    for text in [canary[..LENGTH - 1].to_owned(), STANDARD.encode(&canary[..LENGTH - 1]), STANDARD.encode("nothing at all in here, really")] {
+    for text in [
+        canary[..LENGTH - 1].to_owned(),
+        STANDARD.encode(&canary[..LENGTH - 1]),
+        STANDARD.encode("nothing at all in here, really"),
+    ] {
         assert_eq!(find(text.as_bytes()), BTreeSet::new(), "{text}");
     }
 }

@@ -20,7 +20,7 @@ use crate::sample::{Key, digest};
 use crate::wire::credential;
 
 /// How long a start or an end may take on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// One host of `registries`.
 pub(crate) struct Listed {
@@ -46,6 +46,8 @@ pub(crate) struct Gate {
     process: Child,
     folder: TempDir,
     pub(crate) caller: Caller,
+    /// The same without the token.
+    pub(crate) stranger: Caller,
     health: SocketAddr,
     said: [Arc<Mutex<Vec<u8>>>; 2],
     readers: Vec<JoinHandle<()>>,
@@ -63,7 +65,8 @@ impl Gate {
     /// Starts it with a policy for the namespace `payments`: images of these hosts, below `release/`, must be signed with
     /// this key. A deny-list makes it read each image's own manifest.
     pub(crate) async fn start(key: &Key, hosts: &[String], registries: &[Listed]) -> Self {
-        let folder = tempfile::Builder::new().prefix("faults-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("folder");
+        let folder =
+            tempfile::Builder::new().prefix("faults-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("folder");
         let at = |name: &str| folder.path().join(name);
         let write = |name: &str, text: &str| fs::write(at(name), text).expect("a file");
         let made = provost::edge::tls::ca::make(&["provost.provost.svc".to_owned()], 2).expect("certificates");
@@ -75,7 +78,7 @@ impl Gate {
         let mut settings = json!({
             "cluster": "faults", "listen": "127.0.0.1:0", "healthListen": "127.0.0.1:0", "drain": "0s",
             "tls": {"cert": "tls.crt", "key": "tls.key"}, "policies": "policies", "ledger": {"store": "ledger.db"},
-            "records": "stdout", "logFormat": "json", "registries": {},
+            "records": "stdout", "logFormat": "json", "registries": {}, "callerToken": "caller-token",
         });
         fs::create_dir(at("secret")).expect("a folder");
         for (number, listed) in registries.iter().enumerate() {
@@ -103,6 +106,8 @@ impl Gate {
             .env("RUST_LOG", "debug")
             // The system's roots are no part of this.
             .env("SSL_CERT_FILE", at("ca.crt"))
+            // In a cluster the token would be somebody else's to make.
+            .env_remove("KUBERNETES_SERVICE_HOST")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -115,17 +120,22 @@ impl Gate {
             keep(process.stderr.take().expect("piped"), Arc::clone(&said[1]), Some(tell)),
         ];
         let listening = tokio::task::spawn_blocking(move || told.recv_timeout(PATIENCE)).await.expect("no panic");
-        let Ok(listening) = listening else {
+        if listening.is_err() {
             let _ = process.kill();
-            panic!("it does not listen: {}", String::from_utf8_lossy(&said[1].lock().expect("lock")));
-        };
+        }
+        let why = || String::from_utf8_lossy(&said[1].lock().expect("lock")).into_owned();
+        assert!(listening.is_ok(), "it does not listen: {}", why());
+        let listening = listening.unwrap_or_default();
         let address = |key: &str| -> SocketAddr {
             let url = listening[key].as_str().expect("an address");
             let authority = url.split("//").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
             authority.parse().expect("an address")
         };
-        let caller = Caller::new(address("review"), &made.ca_pem);
-        Self { process, folder, caller, health: address("health"), said, readers }
+        // Made at the first start; without it a caller is trusted with no credential.
+        let tokens = fs::read_to_string(at("caller-token")).expect("a caller token");
+        let token = tokens.lines().next().expect("a caller token");
+        let [caller, stranger] = [token, "nobody"].map(|token| Caller::new(address("review"), &made.ca_pem, token));
+        Self { process, folder, caller, stranger, health: address("health"), said, readers }
     }
 
     /// The text of `/metrics`.
@@ -180,7 +190,11 @@ impl Ended {
 }
 
 /// Keeps a stream to its end; of the log it tells the line that says where is listened.
-fn keep(from: impl Read + Send + 'static, to: Arc<Mutex<Vec<u8>>>, tell: Option<mpsc::Sender<Value>>) -> JoinHandle<()> {
+fn keep(
+    from: impl Read + Send + 'static,
+    to: Arc<Mutex<Vec<u8>>>,
+    tell: Option<mpsc::Sender<Value>>,
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut from = BufReader::new(from);
         let mut line = Vec::new();

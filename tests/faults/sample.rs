@@ -98,12 +98,13 @@ pub(crate) type Shape = fn(&mut Contents, repository: &str, text: &str) -> Image
 pub(crate) type Signed = fn(&mut Contents, image: &Image, key: &Key);
 
 pub(crate) fn digest(bytes: &[u8]) -> String {
-    let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    let mut text = String::from("sha256:");
-    for byte in sum.as_ref() {
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
+    format!("sha256:{}", hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref()))
+}
+
+/// In hexadecimal, small letters.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let digit = |half: u8| char::from_digit(u32::from(half), 16).expect("half a byte is a digit");
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 impl Contents {
@@ -231,8 +232,8 @@ pub(crate) mod signed {
     use base64::Engine as _;
 
     use super::{
-        BASE64, BUNDLE, Contents, INDEX, Image, Key, MANIFEST, SIGNATURE, SIMPLE_SIGNING, STATEMENT,
-        Stage, Value, digest, index, json,
+        BASE64, BUNDLE, Contents, INDEX, Image, Key, MANIFEST, SIGNATURE, SIMPLE_SIGNING, STATEMENT, Stage, Value,
+        digest, index, json,
     };
 
     /// Nothing, in a registry that has the referrers API.

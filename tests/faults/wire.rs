@@ -82,7 +82,7 @@ impl Reply {
     pub(crate) fn head(&self) -> String {
         let mut head = format!("HTTP/1.1 {} Said\r\n", self.status);
         for (name, value) in &self.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            head.extend([name, ": ", value, "\r\n"]);
         }
         head
     }
@@ -300,7 +300,13 @@ async fn connection(mut stream: TcpStream, state: Arc<State>) {
     let tls = match door {
         Door::Open | Door::Refuse => state.script.tls.clone(),
         Door::Present(other) => Some(other),
-        Door::PlainText => None,
+        Door::PlainText => {
+            // What a server says that was asked in a language that it does not know.
+            if stream.read(&mut [0; 64]).await.is_ok() {
+                let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await;
+            }
+            return;
+        }
         Door::Silent => return listen(&mut stream, &state).await,
         Door::Close => return,
         Door::Reset => return stream.reset(),
@@ -396,7 +402,8 @@ async fn read_head(stream: &mut impl Peer, state: &State) -> Option<String> {
 impl State {
     fn answer(&self, head: String) -> Answer {
         let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
-        let mut asked = Asked { stage: Stage::Connection, target, head, nth: 0, faulty: self.on.load(Ordering::SeqCst) };
+        let mut asked =
+            Asked { stage: Stage::Connection, target, head, nth: 0, faulty: self.on.load(Ordering::SeqCst) };
         let (stage, honest) = self.honest(&asked);
         asked.stage = stage;
         {
@@ -461,7 +468,7 @@ fn stage_of(path: &str) -> Stage {
         Stage::Referrers
     } else if path.contains("/blobs/") {
         Stage::Blob
-    } else if last.ends_with(".sig") {
+    } else if last.strip_suffix(".sig").is_some() {
         Stage::SigTag
     } else if last.starts_with("sha256-") {
         Stage::FallbackTag

@@ -55,7 +55,7 @@ fn survives(fault: &str, admits: usize) {
     for n in 0..3 {
         let denial = ask(format!("denial-{n}"), false);
         assert!(!denial.allowed && denial.record == "pending", "{denial:?}");
-        assert_eq!(denial.codes, "no-policy");
+        assert_eq!(denial.codes, "no-policy,not-digest-pinned");
         assert!(denial.message.contains("record: pending"), "{}", denial.message);
     }
     // Admissions go on while the queue holds.
@@ -95,7 +95,7 @@ fn survives(fault: &str, admits: usize) {
     assert!(provost.server.is_running(), "{after:?}");
     drop(connection);
     assert!(provost.end().success(), "{}", provost.server.log());
-    let (sound, said) = provost.verify_ledger();
+    let (sound, said) = provost.verify_ledger(&[]);
     assert!(sound, "{said}");
 
     // What was promised is there, in the order in which it was promised.

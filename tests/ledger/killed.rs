@@ -15,7 +15,7 @@ use super::support::provost::{Provost, program};
 /// Calling threads, each with a connection of its own: two send refusals that differ, one equal ones, one admissions.
 const CALLERS: usize = 4;
 /// How long load lasts at most before the server is killed.
-const LOAD: u64 = 400;
+const LOAD: u64 = 800;
 
 #[test]
 fn x_126_killed_at_random_moments() {

@@ -109,7 +109,7 @@ fn written(path: &Path) -> (Vec<String>, Summary) {
 
 #[tokio::test]
 async fn x_127_x_128_a_full_disk_has_space_for_overrides_and_recovers_by_itself() {
-    let disk = Disk::new("4m");
+    let disk = Disk::new("6m");
     let lines = Lines::default();
     let ledger = Ledger::open(Settings {
         reserve: 1 << 20,
@@ -218,6 +218,8 @@ async fn x_127_a_ledger_that_cannot_be_written_is_refused_at_start_and_can_be_re
     assert!(matches!(ledger.append(large("a"), Wait::Saved, soon()).await, Appended::Saved(_)));
     ledger.seal(soon()).await.expect("sealed");
     drop(ledger);
+    let kept = fs::metadata(disk.0.join("ledger.db.reserve")).expect("kept back").len();
+    assert!((500_000..1 << 20).contains(&kept), "{kept}: not more than a quarter of a small disk");
     disk.remount("ro");
     let error = Ledger::open(Settings::new(Store::File(disk.ledger()))).err().expect("refused").to_string();
     assert!(error.starts_with("cannot open ") && error.contains("Read-only file system"), "{error}");

@@ -13,6 +13,7 @@ use aws_lc_rs::{constant_time, digest, rand};
 
 use super::connection::Phase;
 use super::room::Place;
+use crate::decision::reference::Digest;
 use crate::decision::review::Caller;
 use crate::edge::tls::{LoadError, POLL, Watched};
 
@@ -114,9 +115,10 @@ impl Callers {
 
 /// Writes a new token to a file that is not there yet, for its owner alone (mode 0600).
 pub fn make_token(file: &Path) -> io::Result<()> {
-    let mut random = [0; 20];
+    let mut random = [0; 32];
     rand::fill(&mut random).map_err(|_| io::Error::other("the system gives no random bytes"))?;
-    let token = random.iter().fold(String::new(), |token, byte| format!("{token}{byte:02x}")) + "\n";
+    let mut token = Digest::from_bytes(random).hex();
+    token.push('\n');
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
     file.write_all(token.as_bytes())?;
     file.sync_all()

@@ -65,14 +65,15 @@ pub struct Settings {
     pub stream: Option<Box<dyn Write + Send>>,
     /// How many records may wait for the store; each takes up to 16 KiB.
     pub queue: usize,
-    /// Bytes beside the file that are kept back for overrides ([`Wait::OrNothing`]), for when the disk is full. 0 is none.
+    /// Bytes beside the file that are kept back for overrides ([`Wait::OrNothing`]), for when the disk is full; at most a
+    /// quarter of the room that there is. 0 is none.
     pub reserve: u64,
     /// What the record `started` says, which is on disk when [`Ledger::open`] returns.
     pub started: Started,
 }
 
 impl Settings {
-    /// Settings with a queue of 4096 records, 8 MiB kept back, durable denials and no stream.
+    /// Settings with a queue of 4096 records, 8 MiB kept back for overrides, durable denials and no stream.
     #[must_use]
     pub fn new(store: Store) -> Self {
         Self {

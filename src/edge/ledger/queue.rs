@@ -79,6 +79,7 @@ pub(super) struct Queue {
     bound: usize,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, set at another time")]
 struct State {
     chain: ChainName,
     /// The last sequence that was given away, and that record's hash.

@@ -20,10 +20,13 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    /// Keeps back as much as there is room for, up to `wanted`; 0 is none.
+    /// Keeps back `wanted` bytes, but not more than a quarter of the room that there is; 0 is none.
     pub(super) fn beside(ledger: &Path, wanted: u64) -> Self {
         let mut path = ledger.as_os_str().to_owned();
         path.push(".reserve");
+        let held = std::fs::metadata(&path).map_or(0, |found| found.len());
+        let free = rustix::fs::statvfs(ledger).map_or(u64::MAX, |found| found.f_bavail.saturating_mul(found.f_frsize));
+        let wanted = wanted.min(free.saturating_add(held) / 4);
         let mut reserve = Self { path: PathBuf::from(path), wanted, held: 0 };
         if let Err(error) = reserve.try_fill() {
             let (held, wanted) = (reserve.held, reserve.wanted);
@@ -72,7 +75,7 @@ impl Reserve {
             self.held = self.wanted;
         }
         // What can be compressed away keeps no room.
-        let mut block = [0; BLOCK];
+        let mut block = vec![0; BLOCK];
         while self.held < self.wanted {
             aws_lc_rs::rand::fill(&mut block).map_err(io::Error::other)?;
             let size = usize::try_from(self.wanted - self.held).unwrap_or(BLOCK).min(BLOCK);
@@ -103,6 +106,7 @@ mod tests {
         let folder = tempfile::TempDir::new().expect("folder");
         let (ledger, file) = (folder.path().join("ledger.db"), folder.path().join("ledger.db.reserve"));
         let length = || std::fs::metadata(&file).expect("reserve").len();
+        std::fs::write(&ledger, "").expect("write");
         let mut reserve = Reserve::beside(&ledger, 100_000);
         assert_eq!((length(), reserve.is_held()), (100_000, true));
         assert!(reserve.release());

@@ -177,6 +177,7 @@ impl Database {
         let identity = identity(path).ok_or_else(|| LedgerError::Moved { path: path.clone() })?;
         let mut connection = connect(path)?;
         migrate(&mut connection, path)?;
+        settle(&connection)?;
         if is_new && let Some(folder) = path.parent() {
             // The name of a new file is durable only with its folder.
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(file("sync the folder of"))?;
@@ -376,6 +377,11 @@ fn connect(path: &Path) -> Result<Connection, LedgerError> {
 fn reconnect(path: &Path, last: Option<(ChainName, u64)>) -> Result<Connection, LedgerError> {
     let mut connection = connect(path)?;
     migrate(&mut connection, path)?;
+    if !settle(&connection)? {
+        let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        let source = rusqlite::Error::SqliteFailure(busy, Some("a reader holds the log".to_owned()));
+        return Err(failed("settle the ledger's log")(source));
+    }
     if let Some((chain, seq)) = last {
         let ours = "SELECT EXISTS (SELECT 1 FROM records WHERE chain = ?1 AND seq = ?2)";
         let there = connection
@@ -386,6 +392,17 @@ fn reconnect(path: &Path, last: Option<(ChainName, u64)>) -> Result<Connection, 
         }
     }
     Ok(connection)
+}
+
+/// Moves what the log holds into the file, and syncs that; false where a reader is in the way. A connection that is opened
+/// after a fault finds in the log what was written and never synced, and takes it for committed: after a failed fsync the
+/// kernel may have dropped it, and with it all that stands behind it in the log. What is written to the file anew is
+/// synced anew.
+fn settle(connection: &Connection) -> Result<bool, LedgerError> {
+    connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
+        .map(|busy| busy == 0)
+        .map_err(failed("settle the ledger's log"))
 }
 
 /// Brings the schema up to ours, then sets how the connection writes.

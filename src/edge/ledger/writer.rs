@@ -169,15 +169,16 @@ impl Thread {
                 Ok(()) => {
                     histogram!("provost_ledger_commit_seconds").record(begun.elapsed().as_secs_f64());
                     counter!("provost_ledger_records_total").increment(count as u64);
+                    // Before anybody hears of it, so that nobody else takes the room.
+                    if let Some(kept) = &mut self.kept {
+                        kept.take_back(items.iter().skip(count));
+                    }
                     self.queue.saved(count);
                     for mut item in items.drain(..count) {
                         item.tell(Told::Saved);
                         self.tell_stream(&item.record, true);
                     }
                     pause = FIRST_PAUSE;
-                    if let Some(kept) = &mut self.kept {
-                        kept.take_back(&items);
-                    }
                     self.measure();
                 }
                 Err(error) => {
@@ -283,10 +284,10 @@ impl Kept {
     }
 
     /// Takes back what was given up, once nothing essential waits any more.
-    fn take_back(&mut self, waiting: &VecDeque<Item>) {
+    fn take_back<'a>(&mut self, mut waiting: impl Iterator<Item = &'a Item>) {
         if let Some(reserve) = &mut self.reserve
             && self.giving
-            && !waiting.iter().any(|item| item.essential)
+            && !waiting.any(|item| item.essential)
         {
             self.giving = false;
             reserve.fill();

@@ -58,7 +58,7 @@ pub fn contents(manifest: &Manifest, namespace: &Namespace) -> Contents {
     let mut finding = Finding { file: &manifest.name, namespace, found: Contents::default() };
     for document in documents(&manifest.text) {
         match document {
-            Ok(tree) => finding.object(&tree.root, Names::of(&tree.root), 0),
+            Ok(tree) => finding.object(&tree.root, &Names::of(&tree.root), 0),
             Err(error) => {
                 let what = error.message;
                 finding.found.problems.push(Problem { file: manifest.name.clone(), at: error.at, what });
@@ -75,7 +75,7 @@ struct Finding<'a> {
 }
 
 impl Finding<'_> {
-    fn object(&mut self, node: &Node, names: Names<'_>, lists: usize) {
+    fn object(&mut self, node: &Node, names: &Names<'_>, lists: usize) {
         if let Some(items) = names.list(node) {
             if lists >= MAX_LISTS {
                 return self.malformed(node, format!("lists stand in lists more than {MAX_LISTS} deep"));
@@ -83,7 +83,7 @@ impl Finding<'_> {
             return match items {
                 Ok(items) => {
                     for item in items {
-                        self.object(item, names.of_item(item), lists + 1);
+                        self.object(item, &names.of_item(item), lists + 1);
                     }
                 }
                 Err(detail) => self.malformed(node, detail),
@@ -91,7 +91,7 @@ impl Finding<'_> {
         }
         match names.fault(node) {
             Some(detail) => self.malformed(node, detail),
-            None if is_workload(&names.api_version, &names.kind) => self.workload(node, &names),
+            None if is_workload(&names.api_version, &names.kind) => self.workload(node, names),
             None => self.found.skipped += 1,
         }
     }

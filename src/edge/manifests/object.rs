@@ -80,8 +80,22 @@ pub(super) fn review(node: &Node, names: &Names<'_>, namespace: &Namespace) -> (
     };
     match decode(&body) {
         Ok(review) => (review.request.clone(), Ok(review)),
-        Err(Undecodable::Refuse { request, fault }) => (*request, Err(fault)),
+        Err(Undecodable::Refuse { request, fault }) => {
+            let detail = without_place(&fault.detail).to_owned();
+            (*request, Err(Fault { detail, ..fault }))
+        }
         Err(Undecodable::NoReply { detail }) => (Request::default(), Err(Fault::new(Code::MalformedReview, detail))),
+    }
+}
+
+/// The words of the JSON reader without its place: that is one in the review, which nobody sees here.
+fn without_place(detail: &str) -> &str {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match detail.rsplit_once(" at line ") {
+        Some((words, place)) if place.split_once(" column ").is_some_and(|(l, c)| is_number(l) && is_number(c)) => {
+            words
+        }
+        Some(_) | None => detail,
     }
 }
 

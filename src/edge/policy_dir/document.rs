@@ -76,7 +76,7 @@ pub(super) fn not_yet_hint(key: &str) -> Option<(&'static str, &'static str)> {
 /// Either manifest.
 #[derive(JsonSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "its schema is what it is for")]
+#[expect(dead_code, clippy::large_enum_variant, reason = "its schema is what it is for")]
 enum Manifest {
     ReleasePolicy(ReleasePolicy),
     DenyList(DenyList),

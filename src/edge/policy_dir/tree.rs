@@ -41,7 +41,9 @@ impl Node {
         match &mut self.value {
             Value::Map(fields) => {
                 fields.retain(|(key, _)| key.is_text);
-                fields.iter_mut().for_each(|(_, node)| node.without_odd_keys());
+                for (_, node) in fields {
+                    node.without_odd_keys();
+                }
             }
             Value::List(items) => items.iter_mut().for_each(Self::without_odd_keys),
             Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Text(_) => {}

@@ -36,7 +36,7 @@ pub(super) struct Client {
     /// Credentials of all others.
     docker_config: Option<DockerConfig>,
     /// Hosts to which we show a client certificate.
-    shown_certs: BTreeSet<Host>,
+    shows_certificate: BTreeSet<Host>,
     realms: BTreeMap<Host, Url>,
     tokens: Tokens,
     breaker: Breaker,
@@ -111,7 +111,7 @@ impl Client {
                 .map(|(host, special)| (host.clone(), special.credentials.clone()))
                 .collect(),
             docker_config: settings.docker_config.clone(),
-            shown_certs: settings
+            shows_certificate: settings
                 .hosts
                 .iter()
                 .filter(|(_, special)| special.client_cert.is_some())
@@ -139,7 +139,7 @@ impl Client {
 
     /// Whether anything of the operator's would be shown to the registry for a repository.
     pub(super) fn lends(&self, repository: &Repository) -> bool {
-        self.shown_certs.contains(repository.host()) || !self.matching(repository).is_empty()
+        self.shows_certificate.contains(repository.host()) || !self.matching(repository).is_empty()
     }
 
     /// The scope of those to whom nothing is lent where others would be lent something: like no other.

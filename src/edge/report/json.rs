@@ -76,9 +76,11 @@ struct One<'a> {
 /// An image and where it stands.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the names are those of the published schema")]
 struct Image<'a> {
     /// As written.
-    image: &'a str,
+    #[serde(rename = "image")]
+    written: &'a str,
     /// Where in the object.
     path: &'a str,
     /// The name of the container or volume.
@@ -152,7 +154,7 @@ fn one<'a>(workload: &'a Workload, verdict: &'a Verdict) -> One<'a> {
     let request = &workload.request;
     let images = workload.review.as_ref().map(|review| review.images.as_slice()).unwrap_or_default();
     let image = |(image, spot): (&'a crate::decision::review::ReviewedImage, &Spot)| Image {
-        image: &image.text,
+        written: &image.text,
         path: &image.place.path,
         container: &image.place.name,
         place: spot.at.into(),

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::Report;
 use crate::decision::code::Code;
 use crate::decision::policy::Mode;
-use crate::decision::verdict::{Denial, Verdict};
 use crate::decision::printable::printable;
+use crate::decision::verdict::{Denial, Verdict};
 use crate::edge::manifests::{Position, Problem, Spot, Workload};
 
 const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";

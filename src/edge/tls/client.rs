@@ -103,10 +103,10 @@ impl ClientCertVerifier for ClientCheck {
         let Some(Trusted(verifier)) = trusted.as_deref() else {
             return Err(CertificateError::UnknownIssuer.into());
         };
-        let let_in = verifier.verify_client_cert(end_entity, intermediates, now)?;
+        let proof = verifier.verify_client_cert(end_entity, intermediates, now)?;
         let names = names(end_entity).ok_or(CertificateError::BadEncoding)?;
         if self.subjects.is_empty() || names.iter().any(|name| self.subjects.contains(name)) {
-            Ok(let_in)
+            Ok(proof)
         } else {
             Err(CertificateError::ApplicationVerificationFailure.into())
         }
@@ -150,7 +150,8 @@ fn names(certificate: &CertificateDer<'_>) -> Option<Vec<String>> {
         .filter(|attribute| attribute.oid == COMMON_NAME)
         .map(|attribute| {
             let is_text = [Tag::Utf8String, Tag::PrintableString, Tag::Ia5String].contains(&attribute.value.tag());
-            std::str::from_utf8(attribute.value.value()).ok().filter(|_| is_text).map(str::to_owned)
+            let text = std::str::from_utf8(attribute.value.value()).ok()?;
+            is_text.then(|| text.to_owned())
         })
         .collect::<Option<_>>()?;
     if names.len() > 1 {
