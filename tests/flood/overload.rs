@@ -49,7 +49,7 @@ async fn c_03_x_101_what_there_is_no_room_for_is_denied_in_band_and_recorded_tog
     let _beside_each_other = ALONE.read().await;
     let key = SampleKey::generate().expect("a key");
     let (slow, fast) = (Registry::start(&key, 6, false).await, Registry::start(&key, 1, false).await);
-    slow.open(false);
+    slow.later(Some(12));
     let program = Program::start(&key, &[(&slow, ""), (&fast, "")], "limits: {waiting: 4}\n", &[]).await;
     let caller = Caller::new(&program);
     let mut waiting = Vec::new();
@@ -89,7 +89,7 @@ async fn c_03_x_101_what_there_is_no_room_for_is_denied_in_band_and_recorded_tog
     });
     full.await.expect("full in time");
     caller.call("cached", &fast.images[0]).await.assert_admitted();
-    slow.open(true);
+    slow.later(None);
     for waiting in waiting {
         waiting.await.expect("no panic").assert_admitted();
     }
@@ -142,7 +142,7 @@ async fn an_observer_denies_nothing_and_says_so_whatever_happens() {
         let args: &[&str] = if observe { &["--observe"] } else { &[] };
         let program = Program::start(&key, &[(&slow, "")], "limits: {waiting: 1}\n", args).await;
         let caller = Caller::new(&program);
-        slow.open(true);
+        slow.later(None);
         let unsigned = format!("{}/release/none@sha256:{}", slow.host, "a".repeat(64));
         let foreign = format!("registry.example.net/x@sha256:{}", "b".repeat(64));
         let send = async |uid: &str, body: Vec<u8>| call(&caller.client, &caller.url, uid, body).await;
@@ -156,12 +156,12 @@ async fn an_observer_denies_nothing_and_says_so_whatever_happens() {
             ("malformed-review", send("malformed", malformed.into_bytes()).await),
             ("review-too-large", send("large", large).await),
         ];
-        slow.open(false);
+        slow.later(Some(5));
         let before = slow.asked.load(Ordering::Acquire);
         let waiting = caller.begin("waits", &slow.images[1]);
         asked(&slow, before).await;
         outcomes.push(("overloaded", caller.call("shed", &slow.images[2]).await));
-        slow.open(true);
+        slow.later(None);
         outcomes.push(("", waiting.await.expect("no panic")));
         for (codes, outcome) in &outcomes {
             let response = outcome.response.as_ref().expect("a reply");

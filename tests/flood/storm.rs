@@ -23,8 +23,8 @@ const CONNECTIONS: usize = 10_000;
 const ADDRESSES: usize = 100;
 /// How many of the flood are opened at a time.
 const AT_A_TIME: usize = 100;
-/// The pause of each between two: some twelve hundred connections a second.
-const PACE: Duration = Duration::from_millis(80);
+/// The pause of each between two: some six hundred connections a second.
+const PACE: Duration = Duration::from_millis(150);
 /// The flood and what is called beside it.
 const LONGEST: Duration = Duration::from_mins(1);
 /// How long the flood is held once all of it was opened: longer than the server's patience with newcomers.
@@ -120,12 +120,12 @@ async fn flood(program: &Program, opened: Arc<AtomicUsize>) -> Vec<Held> {
 async fn one(number: usize, target: SocketAddr, tls: &TlsConnector) -> Held {
     let mut stream = connect(number, target).await;
     // The server may have had enough of it at any point.
-    match number % 20 {
-        0..=9 => {}
-        10..=14 => {
+    match number % 40 {
+        0..=19 => {}
+        20..=29 => {
             let _sent = stream.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).await;
         }
-        15..=18 => {
+        30..=38 => {
             let _sent = stream.write_all(b"POST /validate HTTP/1.1\r\nHost: x\r\n\r\n{\"junk\":").await;
         }
         _ => {

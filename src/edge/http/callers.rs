@@ -117,8 +117,9 @@ impl Callers {
 pub fn make_token(file: &Path) -> io::Result<()> {
     let mut random = [0; 32];
     rand::fill(&mut random).map_err(|_| io::Error::other("the system gives no random bytes"))?;
-    // 160 bits are plenty, and a part of a Service's path is at most 63 characters long (C-11).
-    let mut token = Digest::from_bytes(random).hex()[..40].to_owned();
+    let mut token = Digest::from_bytes(random).hex();
+    // 160 bits: a DNS label has no room for all of them.
+    token.truncate(40);
     token.push('\n');
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
     file.write_all(token.as_bytes())?;
