@@ -1,5 +1,6 @@
 //! `provost serve` as a process, with a registry of samples beside it, called as an API server calls.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -31,7 +32,7 @@ pub(crate) struct Registry {
     pub(crate) host: String,
     pub(crate) images: Vec<String>,
     pub(crate) asked: Arc<AtomicUsize>,
-    open: watch::Sender<bool>,
+    later: watch::Sender<Option<u32>>,
 }
 
 /// `user:CANARY`.
@@ -50,14 +51,14 @@ impl Registry {
             format!("{host}/{repository}@{digest}")
         });
         let images = images.collect();
-        let (asked, open) = (Arc::new(AtomicUsize::new(0)), watch::Sender::new(true));
-        let (counted, opened) = (Arc::clone(&asked), open.subscribe());
+        let (asked, later) = (Arc::new(AtomicUsize::new(0)), watch::Sender::new(None));
+        let (counted, told) = (Arc::clone(&asked), later.subscribe());
         let gatekeeper = from_fn(move |request: Request, next: Next| {
-            let (counted, open) = (Arc::clone(&counted), *opened.borrow());
+            let (counted, told) = (Arc::clone(&counted), *told.borrow());
             async move {
                 counted.fetch_add(1, Ordering::AcqRel);
-                if !open {
-                    let later = Response::builder().status(429).header("retry-after", "6");
+                if let Some(seconds) = told {
+                    let later = Response::builder().status(429).header("retry-after", seconds);
                     return later.body(axum::body::Body::empty()).expect("a response");
                 }
                 let shown = request.headers().get("authorization").and_then(|value| value.to_str().ok());
@@ -70,12 +71,12 @@ impl Registry {
         });
         let router = samples.into_router().layer(gatekeeper);
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { host, images, asked, open }
+        Self { host, images, asked, later }
     }
 
-    /// Answers, or lets everybody wait for six seconds and ask again.
-    pub(crate) fn open(&self, open: bool) {
-        self.open.send_replace(open);
+    /// Answers, or lets everybody ask again in so many seconds.
+    pub(crate) fn later(&self, seconds: Option<u32>) {
+        self.later.send_replace(seconds);
     }
 }
 
@@ -105,13 +106,11 @@ impl Program {
         write("config.json", &docker_config(registries));
         std::fs::create_dir(folder.path().join("policies")).expect("a folder");
         write("policies/payments.yaml", &policy(registries, key));
-        let hosts = registries
-            .iter()
-            .map(|(registry, special)| {
-                format!("  '{}': {{addresses: [127.0.0.0/8], plainHttp: true{special}}}\n", registry.host)
-            })
-            .collect::<Vec<_>>()
-            .concat();
+        let mut hosts = String::new();
+        for (registry, special) in registries {
+            let host = &registry.host;
+            let _ok = writeln!(hosts, "  '{host}': {{addresses: [127.0.0.0/8], plainHttp: true{special}}}").is_ok();
+        }
         let tls = if settings.contains("tls: {") { "" } else { "tls: {cert: tls.crt, key: tls.key}\n" };
         let text = format!(
             "listen: {review}\nhealthListen: {health}\npolicies: policies\nledger: {{store: ledger.db}}\n\
@@ -161,7 +160,7 @@ impl Program {
 
     pub(crate) fn client(&self) -> reqwest::ClientBuilder {
         let ca = reqwest::Certificate::from_pem(self.ca.as_bytes()).expect("a CA");
-        reqwest::Client::builder().tls_certs_only([ca]).resolve(NAME, self.review).no_proxy().timeout(LONGEST)
+        reqwest::Client::builder().tls_certs_only([ca]).resolve(NAME, self.review).no_proxy().timeout(LONGEST * 2)
     }
 
     /// The value of a metric, summed over its labels; 0 where there is none.
@@ -325,7 +324,7 @@ pub(crate) async fn call(client: &reqwest::Client, url: &str, uid: &str, body: V
     let (status, response, error) = loop {
         tries += 1;
         let sent = client
-            .post(format!("{url}?timeout=10s"))
+            .post(format!("{url}?timeout=30s"))
             .header("Content-Type", "application/json")
             .header("Accept", "application/json, */*")
             .body(body.clone())
