@@ -169,7 +169,7 @@ fn x_128_the_widest_repeats_fit_a_record() {
         refuse(&mut floods, &refusal, at(0), 1);
     }
     let events = floods.drain();
-    let record = events[0].draft().seal(ChainName::drawn(7), u64::MAX, at(0), &Writer::new("c", "r"), NO_RECORD);
+    let record = events[0].draft().seal(ChainName::drawn(7), (1 << 53) - 1, at(0), &Writer::new("c", "r"), NO_RECORD);
     assert!(record.line(false).len() <= MAX_RECORD, "{}", record.line(false).len());
     let value: serde_json::Value = serde_json::from_str(&record.body).expect("JSON");
     assert_eq!(serde_json_canonicalizer::to_string(&value).expect("canonical"), record.body);
