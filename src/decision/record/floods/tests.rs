@@ -127,7 +127,8 @@ fn nothing_repeats_a_record_that_is_not_on_disk() {
 
 #[test]
 fn x_128_memory_is_bounded_whatever_the_keys() {
-    let of = |n: u32| Refusal { key: sha256(&n.to_be_bytes()), ..refusal("u") };
+    let base = refusal("u");
+    let of = |n: u32| Refusal { key: sha256(&n.to_be_bytes()), ..base.clone() };
     let mut floods = Floods::new([2; 32]);
     for n in 0..20_000 {
         assert_eq!(refuse(&mut floods, &of(n), at(0), 1), None);
