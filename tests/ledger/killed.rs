@@ -22,12 +22,6 @@ fn x_126_killed_at_random_moments() {
     killed(25);
 }
 
-#[test]
-#[ignore = "takes minutes; the test above does the same less often"]
-fn x_126_killed_three_hundred_times() {
-    killed(300);
-}
-
 fn killed(rounds: usize) {
     let begun = Instant::now();
     let mut provost = provost();
@@ -66,7 +60,9 @@ fn load_and_kill(provost: &Provost, round: usize) -> Vec<Answered> {
             .map(|which| (which, caller.clone()))
             .map(|(which, caller)| scope.spawn(move || call(&caller, round, which)))
             .collect();
-        thread::park_timeout(Duration::from_millis(random(LOAD)));
+        // Some live long enough for what is only counted to reach the disk.
+        let least = if round % 8 == 3 { 2 * LOAD } else { 0 };
+        thread::park_timeout(Duration::from_millis(least + random(LOAD)));
         provost.server.kill();
         callers.into_iter().flat_map(|caller| caller.join().expect("a caller does not panic")).collect()
     })
@@ -125,6 +121,7 @@ fn judge(provost: &Provost, answers: &[Answered]) -> String {
         }
         if *allowed { admits += 1 } else { denials += 1 }
     }
+    assert!(repeats_lost < repeats, "not one of {repeats} repeats is counted on disk");
     assert!(denials > 0 && repeats > 0 && admits > 0, "{denials} denials, {repeats} repeats, {admits} admissions");
 
     // The chains hold, and what was named and is not there was lost in a crash, which the ledger itself knows.
