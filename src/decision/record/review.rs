@@ -110,9 +110,9 @@ enum Hashes {
 }
 
 impl Hashes {
-    fn of<T: Serialize>(self, count: usize, whole: impl FnOnce() -> T) -> Omitted {
+    fn of<T: Serialize>(self, count: usize, whole: impl Iterator<Item = T>) -> Omitted {
         match self {
-            Self::Set => Omitted::of(count, &whole()),
+            Self::Set => Omitted::of_each(count, whole),
             Self::Unset => Omitted::unhashed(count),
         }
     }
@@ -302,23 +302,23 @@ fn shape<'a>(input: ReviewInput<'a>, level: &Level, hashes: Hashes) -> Shape<'a>
     let mut omitted = BTreeMap::new();
     let (groups, policies) = (&request.groups, verdict.policies());
     if groups.len() > level.groups {
-        omitted.insert("groups", hashes.of(groups.len() - level.groups, || groups));
+        omitted.insert("groups", hashes.of(groups.len() - level.groups, groups.iter()));
     }
     if policies.len() > level.policies {
-        omitted.insert("policies", hashes.of(policies.len() - level.policies, || policies));
+        omitted.insert("policies", hashes.of(policies.len() - level.policies, policies.iter()));
     }
     let (denials, proofs) = (verdict.denials(), verdict.proofs());
     if denials.len() > level.denials {
-        let whole = || denials.iter().map(|denial| denial_shape(denial, &LEVELS[0])).collect::<Vec<_>>();
+        let whole = denials.iter().map(|denial| denial_shape(denial, &LEVELS[0]));
         omitted.insert("denials", hashes.of(denials.len() - level.denials, whole));
     }
     let permissions = verdict.permissions();
     if permissions.len() > level.overrides {
-        let whole = || permissions.iter().map(|permission| override_shape(permission, &LEVELS[0])).collect::<Vec<_>>();
+        let whole = permissions.iter().map(|permission| override_shape(permission, &LEVELS[0]));
         omitted.insert("overrides", hashes.of(permissions.len() - level.overrides, whole));
     }
     if level.proofs != Proofs::Whole && !proofs.is_empty() {
-        let whole = || proofs.iter().map(|proof| proof_shape(proof, &LEVELS[0])).collect::<Vec<_>>();
+        let whole = proofs.iter().map(|proof| proof_shape(proof, &LEVELS[0]));
         omitted.insert("proofs", hashes.of(proofs.len(), whole));
     }
     let resource = if request.sub_resource.is_empty() {
@@ -374,8 +374,7 @@ fn tight(input: ReviewInput<'_>) -> String {
             distinct.push(image);
         }
     }
-    let places =
-        input.images.iter().map(|image| (&image.place.path, &image.place.name, &image.text)).collect::<Vec<_>>();
+    let places = input.images.iter().map(|image| (&image.place.path, &image.place.name, &image.text));
     // The hash of all images stands for what is left out of each of them.
     shape.omitted.insert("images", Omitted::unhashed(0));
     let room = MAX_EVENT.saturating_sub(canonical(&shape).len() + 16);
@@ -392,7 +391,7 @@ fn tight(input: ReviewInput<'_>) -> String {
             break;
         }
     }
-    shape.omitted.insert("images", Omitted::of(distinct.len() - shape.images.len(), &places));
+    shape.omitted.insert("images", Omitted::of_each(distinct.len() - shape.images.len(), places));
     canonical(&shape)
 }
 

@@ -2,9 +2,10 @@
 //! read one document as two things.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::decision::reference::Digest;
@@ -15,6 +16,10 @@ const MANIFESTS: [&str; 2] =
     ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
 const INDEXES: [&str; 2] =
     ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
+
+/// The most entries or layers that are kept of one document: more than 4 MiB of honest ones. What is written in two bytes
+/// takes many times as many.
+const MAX_ENTRIES: usize = 20_000;
 
 /// A manifest or an index; which of the two is beyond doubt.
 #[derive(Debug)]
@@ -48,6 +53,10 @@ impl Document {
         if wire.schema_version != Some(2) {
             return Err(invalid("its schemaVersion is not 2"));
         }
+        let lists = [&wire.manifests, &wire.layers].into_iter().flatten();
+        if lists.into_iter().any(|Entries(list)| list.len() > MAX_ENTRIES) {
+            return Err(Invalid(format!("it lists more than {MAX_ENTRIES} things")));
+        }
         let types = match (&wire.manifests, wire.layers.is_some() || wire.config.is_some()) {
             (Some(_), true) => return Err(invalid("it is a manifest and an index at once")),
             (Some(_), false) => INDEXES,
@@ -64,7 +73,7 @@ impl Document {
                 return Err(invalid("its media type and the registry's Content-Type differ"));
             }
         }
-        if let Some(entries) = wire.manifests {
+        if let Some(Entries(entries)) = wire.manifests {
             return Ok(Self::Index(entries));
         }
         if wire.blobs.is_some() || wire.fs_layers.is_some() {
@@ -80,7 +89,7 @@ impl Document {
             kind: wire.artifact_type.filter(|t| !t.is_empty()),
             config_kind: config_type.map(|c| c.media_type),
             subject: wire.subject,
-            layers: wire.layers.unwrap_or_default(),
+            layers: wire.layers.map(|Entries(layers)| layers).unwrap_or_default(),
             annotations: wire.annotations.unwrap_or_default().0,
         }))
     }
@@ -130,9 +139,9 @@ struct Wire {
     #[serde(default)]
     config: Option<Box<RawValue>>,
     #[serde(default)]
-    layers: Option<Vec<Box<RawValue>>>,
+    layers: Option<Entries>,
     #[serde(default)]
-    manifests: Option<Vec<Box<RawValue>>>,
+    manifests: Option<Entries>,
     #[serde(default)]
     subject: Option<Box<RawValue>>,
     #[serde(default)]
@@ -141,6 +150,36 @@ struct Wire {
     blobs: Option<IgnoredAny>,
     #[serde(default)]
     fs_layers: Option<IgnoredAny>,
+}
+
+/// A list, each entry as text. Of one that is too long, one more than [`MAX_ENTRIES`] are kept.
+struct Entries(Vec<Box<RawValue>>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+
+        impl<'de> Visitor<'de> for List {
+            type Value = Entries;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Entries, A::Error> {
+                let mut entries = Vec::new();
+                while entries.len() <= MAX_ENTRIES
+                    && let Some(entry) = seq.next_element()?
+                {
+                    entries.push(entry);
+                }
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Entries(entries))
+            }
+        }
+
+        deserializer.deserialize_seq(List)
+    }
 }
 
 #[derive(Deserialize)]
@@ -214,6 +253,23 @@ mod tests {
             ("a list", json!([]), "", false),
         ] {
             assert_eq!(Document::read(&manifest(&body, content_type)).is_ok(), good, "{name}");
+        }
+    }
+
+    #[test]
+    fn x_098_a_list_that_would_fill_memory_is_not_kept() {
+        let config = json!({"mediaType": "application/vnd.oci.image.config.v1+json", "digest": "sha512:1", "size": 1});
+        let layers = |count: usize| json!({"schemaVersion": 2, "config": config, "layers": vec![0; count]});
+        let entries = |count: usize| json!({"schemaVersion": 2, "manifests": vec![0; count]});
+        for (body, good) in [
+            (layers(MAX_ENTRIES), true),
+            (layers(MAX_ENTRIES + 1), false),
+            (layers(1_000_000), false),
+            (entries(MAX_ENTRIES), true),
+            (entries(MAX_ENTRIES + 1), false),
+        ] {
+            let read = Document::read(&manifest(&body, "")).map(drop);
+            assert_eq!(read, if good { Ok(()) } else { Err(invalid("it lists more than 20000 things")) });
         }
     }
 
