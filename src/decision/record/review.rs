@@ -152,6 +152,9 @@ const LEVELS: [Level; 3] = [
     },
 ];
 
+/// So many denials are hashed in their narrowest form where they are left out.
+const MANY: usize = 1024;
+
 /// For what fits no other way: what was asked and how it ended, and the images with whatever room is left.
 const TIGHT: Level =
     Level { text: 64, asked: 512, groups: 2, policies: 2, denials: 0, overrides: 2, images: 0, proofs: Proofs::Hash };
@@ -309,7 +312,10 @@ fn shape<'a>(input: ReviewInput<'a>, level: &Level, hashes: Hashes) -> Shape<'a>
     }
     let (denials, proofs) = (verdict.denials(), verdict.proofs());
     if denials.len() > level.denials {
-        let whole = denials.iter().map(|denial| denial_shape(denial, &LEVELS[0]));
+        // Of thousands, most say the same of another place of the same image.
+        let level = if denials.len() > MANY { &TIGHT } else { &LEVELS[0] };
+        let mut once = Once { width: level.text, known: HashMap::new() };
+        let whole = denials.iter().map(|denial| denial_shape_with(denial, level, |text| once.shorten(text)));
         omitted.insert("denials", hashes.of(denials.len() - level.denials, whole));
     }
     let permissions = verdict.permissions();
@@ -513,14 +519,35 @@ fn proof_shape<'a>(proof: &'a Proof, level: &Level) -> ProofShape<'a> {
     }
 }
 
+/// Texts that are shortened once, however often they are shared.
+struct Once<'a> {
+    width: usize,
+    known: HashMap<(usize, usize), Cow<'a, str>>,
+}
+
+impl<'a> Once<'a> {
+    fn shorten(&mut self, text: &'a str) -> Cow<'a, str> {
+        let width = self.width;
+        self.known.entry((text.as_ptr().addr(), text.len())).or_insert_with(|| shorten(text, width)).clone()
+    }
+}
+
 fn denial_shape<'a>(denial: &'a Denial, level: &Level) -> DenialShape<'a> {
+    denial_shape_with(denial, level, |text| shorten(text, level.text))
+}
+
+fn denial_shape_with<'a>(
+    denial: &'a Denial,
+    level: &Level,
+    mut text: impl FnMut(&'a str) -> Cow<'a, str>,
+) -> DenialShape<'a> {
     DenialShape {
         code: denial.code(),
         at: denial.place().map(|place| shorten(&place.path, level.text.max(128))),
         policy: denial.policy().map(|stamp| shorten(stamp.name.as_str(), level.text)),
         rule: denial.rule().map(crate::decision::name::RuleName::as_str),
-        wanted: shorten(denial.wanted(), level.text),
-        found: shorten(denial.found(), level.text),
+        wanted: text(denial.wanted()),
+        found: text(denial.found()),
         mode: denial.mode(),
     }
 }
