@@ -1,17 +1,16 @@
 //! Who has a place: a bounded number of connections, few of them for those who have not yet carried a valid review. It
 //! must never end a connection that carries a request.
 //!
-//! A connection begins as a newcomer. There are few places for newcomers, fewer for those of one address, and where they
-//! are used up the oldest idle one goes first: of the address that comes, where that has its share, else of the address
-//! that holds most. A flood so turns over its own places, from however many addresses it comes. Nobody goes in its first
-//! moments, in which a handshake ends and a request comes: where nobody may go, the next one is not accepted yet, and
-//! waits in the kernel's queue. So a burst of calls is slowed down, never cut. An address from which a known caller has
-//! sent a valid review is vouched for: it may have all places for newcomers, and its own go last, since an API server
-//! opens many connections at once. The first valid review makes a connection a guest, who may be idle for long; guests
-//! go only where every place is taken.
+//! A connection begins as a newcomer. There are few places for newcomers, and where they are used up the oldest idle one
+//! goes first, of the address that holds most: a flood so turns over its own places, from however many addresses it comes.
+//! Nobody goes in its first moments, in which a handshake ends and a request comes: where nobody may go, the next one is
+//! not accepted yet, and waits in the kernel's queue. So a burst of calls is slowed down, never cut. An address from which
+//! a known caller has sent a valid review is vouched for: its newcomers go last, since an API server opens many
+//! connections at once. The first valid review makes a connection a guest, who may be idle for long; guests go only where
+//! every place is taken.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,7 +28,7 @@ const MOST_VOUCHED: usize = 64;
 
 /// How long a newcomer is left in peace: a handshake and the way of a request take a few round trips, and some
 /// milliseconds of processor time each.
-const GRACE: Duration = Duration::from_millis(250);
+const GRACE: Duration = Duration::from_millis(500);
 /// How often it is looked again who may go, where nobody may and nobody goes by itself.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -40,15 +39,13 @@ pub(super) struct Places {
     pub(super) all: usize,
     /// Of these, for connections that have not yet carried a valid review.
     pub(super) newcomers: usize,
-    /// Of these, for those of one address, beside those that have only just come.
-    pub(super) per_address: usize,
 }
 
 impl Places {
-    /// So many, with at most 512 of them for newcomers, 64 for those of one address.
+    /// So many, at most 1024 of them for newcomers.
     #[must_use]
     pub(super) fn new(all: usize) -> Self {
-        Self { all, newcomers: all.min(512), per_address: all.min(64) }
+        Self { all, newcomers: all.min(1024) }
     }
 }
 
@@ -68,12 +65,12 @@ struct Inner {
 #[derive(Default)]
 struct Seats {
     next: u64,
-    newcomers: BTreeMap<u64, Seat>,
-    guests: BTreeMap<u64, Seat>,
+    newcomers: HashMap<u64, Seat>,
+    guests: HashMap<u64, Seat>,
     /// Addresses from which known callers have sent valid reviews, and when.
     vouched: Vec<(IpAddr, Instant)>,
-    /// How many newcomers each address has.
-    held: HashMap<IpAddr, usize>,
+    /// The newcomers of each address.
+    held: HashMap<IpAddr, BTreeSet<u64>>,
 }
 
 struct Seat {
@@ -109,27 +106,20 @@ impl Room {
         let Places { all, newcomers, .. } = self.0.places;
         let mut seats = self.seats();
         let now = Instant::now();
-        if seats.newcomers.len() >= newcomers && !seats.send_newcomer_off(now, None) {
+        if seats.newcomers.len() >= newcomers && !seats.send_newcomer_off(now) {
             return false;
         }
-        let free = seats.taken() < all || seats.send_newcomer_off(now, None) || seats.send_guest_off();
+        let free = seats.taken() < all || seats.send_newcomer_off(now) || seats.send_guest_off();
         self.show(&seats);
         free
     }
 
-    /// The place of a newcomer. Where its address has its share already, another one of that address goes.
+    /// The place of a newcomer.
     pub(super) fn take(&self, address: IpAddr, phase: Phase) -> Place {
-        let address = address.to_canonical();
         let mut seats = self.seats();
-        let now = Instant::now();
-        let from_there = seats.held.get(&address).copied().unwrap_or(0);
-        if from_there >= self.0.places.per_address && !seats.vouches_for(address, now) {
-            // Where none may go, its share is passed, and the bound of all newcomers holds.
-            seats.send_newcomer_off(now, Some(address));
-        }
         let number = seats.next;
         seats.next += 1;
-        seats.add(number, Seat { address, since: now, phase, trusted: false });
+        seats.add(number, Seat { address: address.to_canonical(), since: Instant::now(), phase, trusted: false });
         self.show(&seats);
         Place { room: self.clone(), number }
     }
@@ -187,24 +177,24 @@ impl Seats {
         self.newcomers.len() + self.guests.len()
     }
 
-    /// Ends a newcomer that carries nothing and has not only just come: of one address, or of the address that has most,
-    /// those of addresses that are vouched for last; of these the oldest. False where there is none.
-    fn send_newcomer_off(&mut self, now: Instant, of: Option<IpAddr>) -> bool {
-        loop {
-            // By number is by age.
-            let old = self.newcomers.iter().take_while(|(_, seat)| now.duration_since(seat.since) >= GRACE);
-            let may_go = old.filter(|(_, seat)| of.is_none_or(|of| seat.address == of) && seat.phase.may_go(now));
-            let first = may_go.min_by_key(|(number, seat)| {
-                let held = self.held.get(&seat.address).copied().unwrap_or(0);
-                (self.vouches_for(seat.address, now), Reverse(held), **number)
-            });
-            let Some((&number, seat)) = first else { return false };
-            // Its request may have come meanwhile.
-            if seat.phase.send_off(now) {
-                self.remove(number);
-                return true;
-            }
-        }
+    /// Ends a newcomer that carries nothing and has not only just come: of the address that has most, those of addresses
+    /// that are vouched for last; of these the oldest. False where there is none.
+    fn send_newcomer_off(&mut self, now: Instant) -> bool {
+        let mut addresses: Vec<(bool, Reverse<usize>, u64, IpAddr)> = self
+            .held
+            .iter()
+            .filter_map(|(address, held)| {
+                Some((self.vouches_for(*address, now), Reverse(held.len()), *held.first()?, *address))
+            })
+            .collect();
+        addresses.sort_unstable();
+        let in_turn = addresses.iter().filter_map(|(.., address)| self.held.get(address)).flatten();
+        let goes = in_turn.copied().find(|number| {
+            self.newcomers
+                .get(number)
+                .is_some_and(|seat| now.duration_since(seat.since) >= GRACE && seat.phase.send_off(now))
+        });
+        goes.and_then(|number| self.remove(number)).is_some()
     }
 
     /// Whether a known caller has lately sent a valid review from there: an API server opens many connections at once.
@@ -221,7 +211,7 @@ impl Seats {
     }
 
     fn add(&mut self, number: u64, seat: Seat) {
-        *self.held.entry(seat.address).or_insert(0) += 1;
+        self.held.entry(seat.address).or_default().insert(number);
         self.newcomers.insert(number, seat);
     }
 
@@ -229,8 +219,8 @@ impl Seats {
     fn remove(&mut self, number: u64) -> Option<Seat> {
         let seat = self.newcomers.remove(&number)?;
         if let Some(held) = self.held.get_mut(&seat.address) {
-            *held -= 1;
-            if *held == 0 {
+            held.remove(&number);
+            if held.is_empty() {
                 self.held.remove(&seat.address);
             }
         }
@@ -309,26 +299,25 @@ mod tests {
         all.iter().enumerate().filter(|(_, here)| here.phase.is_sent_off()).map(|(index, _)| index).collect()
     }
 
-    fn room(all: usize, newcomers: usize, per_address: usize) -> Room {
-        Room::new(Places { all, newcomers, per_address }, None)
+    fn room(all: usize, newcomers: usize) -> Room {
+        Room::new(Places { all, newcomers }, None)
     }
 
     #[tokio::test(start_paused = true)]
     async fn x_094_the_oldest_idle_newcomer_of_a_crowded_address_goes_first() {
-        let room = room(10, 6, 3);
-        let mut all = come_all(&room, [1, 2, 1, 1]).await;
-        all.push(come(&room, 1).await.expect("in place of its own oldest"));
-        assert_eq!(gone(&all), [0]);
-        // Its twin carries a request, and the next oldest goes.
-        all[2].phase.request();
-        all[2].phase.arrived();
-        all.push(come(&room, 1).await.expect("in place of the next"));
-        assert_eq!(gone(&all), [0, 3]);
-        assert_eq!(room.taken(), 4);
-        all.extend(come_all(&room, [3, 4]).await);
-        // All six places for newcomers are taken: one of address 1, which has most, goes.
+        let room = room(10, 6);
+        let mut all = come_all(&room, [3, 1, 2, 1, 1, 1]).await;
+        // Its twin is the older one, and alone from its address.
+        all.push(come(&room, 2).await.expect("in place of the oldest of address 1"));
+        assert_eq!(gone(&all), [1]);
+        // One that carries a request stays, and the next oldest goes.
+        all[3].phase.request();
+        all[3].phase.arrived();
+        all.push(come(&room, 4).await.expect("in place of the next"));
+        assert_eq!(gone(&all), [1, 4]);
+        // Now addresses 1 and 2 have two each: the oldest of all that may go.
         all.push(come(&room, 5).await.expect("in place of another"));
-        assert_eq!(gone(&all), [0, 3, 4]);
+        assert_eq!(gone(&all), [1, 2, 4]);
         assert_eq!(room.taken(), 6);
         drop(all);
         assert_eq!(room.taken(), 0);
@@ -336,8 +325,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn c_04_x_101_nobody_goes_in_its_first_moments_and_the_next_one_waits() {
-        let room = room(10, 4, 2);
-        // A burst of one address, over its share: nobody goes, and what is over the bound of all is not accepted.
+        let room = room(10, 4);
+        // A burst of one address: nobody goes, and what is over the bound is not accepted.
         let burst: Vec<Here> = (0..4).map(|_| come_at_once(&room, 1).expect("room")).collect();
         assert!(come_at_once(&room, 1).is_none());
         assert!(gone(&burst).is_empty());
@@ -365,7 +354,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn x_094_where_everybody_carries_a_request_the_newcomer_waits() {
-        let room = room(2, 2, 2);
+        let room = room(2, 2);
         let all = come_all(&room, [1, 2]).await;
         for here in &all {
             here.phase.request();
@@ -381,14 +370,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn x_094_a_burst_of_an_address_that_is_vouched_for_outlives_a_flood() {
         for trusted in [true, false] {
-            let room = room(20, 8, 2);
+            let room = room(20, 8);
             let first = come(&room, 1).await.expect("room");
             first.phase.request();
             first.phase.arrived();
             first.place.carried_a_review(trusted);
             first.phase.replied();
             let burst = come_all(&room, [1; 4]).await;
-            assert_eq!(gone(&burst).len(), if trusted { 0 } else { 2 });
             let flood = come_all(&room, 2..22).await;
             assert_eq!(gone(&burst).len(), if trusted { 0 } else { 4 });
             assert!(gone(&flood).len() >= 12, "the flood turns over its own");
@@ -397,7 +385,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn x_094_a_body_that_does_not_come_holds_no_place_for_ever() {
-        let room = room(1, 1, 1);
+        let room = room(1, 1);
         let slow = come(&room, 1).await.expect("room");
         slow.phase.request();
         assert!(come(&room, 2).await.is_none(), "its body may be on its way");
@@ -412,7 +400,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn guests_go_last_strangers_before_those_whom_we_know() {
-        let room = room(4, 2, 2);
+        let room = room(4, 2);
         let mut all = Vec::new();
         for (from, trusted) in [(1, true), (2, false), (2, false), (3, false)] {
             let here = come(&room, from).await.expect("room");
