@@ -31,8 +31,9 @@ pub fn decide(review: &Review, governing: &Governing, plan: &Plan, answers: &[An
     // What an override would have to waive: every denial, and what was not judged because an image is refused anyway.
     let mut at_stake = plan.whole.clone();
     let mut proofs = Vec::new();
+    let overspent = overspent(plan, governing, answers, now);
     for (image, step) in review.images.iter().zip(&plan.steps) {
-        match judge(image, step, plan, governing, answers, now) {
+        match judge(image, step, plan, governing, answers, overspent.as_deref(), now) {
             Ok(proven) => proofs.extend(proven),
             Err(mut refused) => {
                 refused.sort_by_key(Denial::code);
@@ -168,12 +169,38 @@ impl Enough {
     }
 }
 
+/// More signature checks in vain than a review may have, in words; `None` where it stays within.
+///
+/// Counted are the images that stay unproven although all their sources have answered: what such a search takes is a property
+/// of what the registry holds, so that every replica, cold or warm, counts alike. What a proof took is not counted: that
+/// depends on the order of the registry's answers, and with it would the verdict.
+fn overspent(plan: &Plan, governing: &Governing, answers: &[Answer], now: Timestamp) -> Option<String> {
+    let most = plan.checks_in_vain;
+    let total = |counted: &dyn Fn(usize, &Facts) -> bool| {
+        let facts = answers.iter().map(|answer| answer.facts.as_ref()).enumerate();
+        facts
+            .filter(|(index, facts)| counted(*index, facts))
+            .map(|(_, facts)| facts.checks)
+            .fold(0, usize::saturating_add)
+    };
+    if total(&|_, _| true) <= most {
+        return None;
+    }
+    let made = total(&|index, facts| {
+        facts.exhausted
+            && facts.unanswered.is_empty()
+            && !Enough::new(plan, governing, index, now).is_some_and(|enough| enough.holds(facts))
+    });
+    (made > most).then(|| format!("{made} signature checks for this object proved nothing, {most} are the limit"))
+}
+
 fn judge(
     image: &ReviewedImage,
     step: &Step,
     plan: &Plan,
     governing: &Governing,
     answers: &[Answer],
+    overspent: Option<&str>,
     now: Timestamp,
 ) -> Result<Vec<Proof>, Vec<Denial>> {
     let (pinned, denials, rules, question) = match step {
@@ -202,7 +229,7 @@ fn judge(
         if question.is_none() && refused && rule.signatures.is_some() {
             continue; // Not asked, since the image is refused already.
         }
-        match prove(policy, rule, pinned, answer.map(|answer| (answer, children)), now) {
+        match prove(policy, rule, pinned, answer.map(|answer| (answer, children)), overspent, now) {
             Ok(ground) => proofs.push(Proof { place: image.place.clone(), image: Some(pinned.clone()), ground }),
             Err(Refuted { code, wanted, found }) => {
                 denials.push(Denial::of_rule(code, image, policy, Some(rule), wanted, found));
@@ -288,12 +315,14 @@ struct Refuted {
 }
 
 /// The one place that makes the ground of a rule: from the digest alone where the rule asks for nothing else, else from as
-/// many counted signatures as the rule wants. With the answer comes whether the image's children had to be known.
+/// many counted signatures as the rule wants. With the answer comes whether the image's children had to be known; where the
+/// review overspent, `overspent` says how.
 fn prove(
     policy: &Policy,
     rule: &Rule,
     image: &PinnedImage,
     answer: Option<(&Answer, bool)>,
+    overspent: Option<&str>,
     now: Timestamp,
 ) -> Result<Ground, Refuted> {
     let listed = rule.digests.as_ref().is_some_and(|digests| digests.contains(&image.digest()));
@@ -336,6 +365,10 @@ fn prove(
     }
     if !facts.exhausted {
         return refuted(Code::InternalError, "the search stopped early".to_owned());
+    }
+    // An image that took no check has no part in it.
+    if let Some(overspent) = overspent.filter(|_| facts.checks > 0) {
+        return refuted(Code::BudgetExceeded, overspent.to_owned());
     }
     let (code, found) = nearest(policy, wanted, image.digest(), facts, &counted, now);
     refuted(code, found)
