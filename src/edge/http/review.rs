@@ -72,10 +72,14 @@ async fn validate<R: Reviewer>(State(front): State<Arc<Front<R>>>, request: Requ
     let _in_flight = InFlight::begin(&front.in_flight);
     let until = deadline.min(began + front.patience.body);
     let received = body::read(request.into_body(), until, front.memory_of(&caller)).await;
+    let known = caller.is_known();
     if let Some(visitor) = &visitor {
         visitor.phase.arrived();
+        if known {
+            // The evidence may be long in coming: meanwhile the connection takes no newcomer's place.
+            visitor.place.carried_a_review(known);
+        }
     }
-    let known = caller.is_known();
     let (reply, close) = match received {
         Received::Whole(body) => (judge(&front.reviewer, body, deadline, caller).await, false),
         Received::TooLarge(head, rest) => {
