@@ -2,6 +2,7 @@
 //! server shows, and is replaced without a gap. A cluster of its own, since this gate is for every namespace.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,8 +33,7 @@ impl Helm<'_> {
 
     /// `install` or `upgrade` with further settings.
     fn run(&self, command: &str, set: &[&str]) -> Done {
-        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/provost");
-        let call = self.program(&[command]).arg(chart).arg("--values").arg(&self.values);
+        let call = self.program(&[command]).arg(root().join("charts/provost")).arg("--values").arg(&self.values);
         set.iter().fold(call, |call, set| call.args(["--set", set])).run()
     }
 
@@ -62,11 +62,33 @@ impl Helm<'_> {
         call.args(["--type", "merge", "-p", &patch]).must();
     }
 
+    /// Runs the shell block of a page that holds these words, in a folder, with `kubectl` and `helm` for this cluster.
+    fn follow(&self, page: &str, words: &str, folder: &Path) {
+        let text = fs::read_to_string(root().join(page)).expect("a page of ours");
+        let blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split_once("```").map(|(block, _)| block));
+        let block = blocks.into_iter().find(|block| block.contains(words)).expect("the block");
+        let kubeconfig = self.cluster.kubeconfig();
+        let [kubeconfig, values, chart] = [kubeconfig, self.values.clone(), root().join("charts/provost")]
+            .map(|path| path.to_str().expect("UTF-8").to_owned());
+        let tool = |name: &'static str, context: &str| {
+            let path = tools::path(name);
+            format!("{name}() {{ {} --kubeconfig '{kubeconfig}' {context} admin \"$@\"; }}\n", path.display())
+        };
+        let block = block.replace("charts/provost", &chart).replace("my-values.yaml", &values);
+        let tools = tool("kubectl", "--context") + &tool("helm", "--kube-context");
+        let script = format!("set -eu; cd '{}'\n{tools}{block}", folder.display());
+        Program::new("/bin/sh").args(["-c", &script]).must();
+    }
+
     /// The path under which the webhook is registered.
     fn path(&self) -> String {
         let hook = self.get("validatingwebhookconfiguration", "provost").expect("the registration");
         hook["webhooks"][0]["clientConfig"]["service"]["path"].as_str().expect("text").to_owned()
     }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// The Service of the chart with an address that a Provost can listen on, as helm takes it over.
@@ -166,6 +188,29 @@ fn c_08_the_chart_makes_a_token_once_and_replaces_it_without_a_gap() {
     assert!(other.code != 0 && other.stderr.contains("the Secret mine does not hold this token"), "{}", other.stderr);
     said += &(none.stderr + &other.stderr + &helm.must("upgrade", &["caller.existingSecret=mine"]));
     assert_eq!((helm.path(), helm.get("secret", "provost-callers")), (format!("/validate/{third}"), None));
+
+    // The pages say it in these words: rotated, and registered by hand.
+    helm.must("upgrade", &[]);
+    let made = helm.tokens("provost-callers");
+    helm.follow("charts/provost/README.md", "secret \"$old\\n$new\\n\"", &folder::new("rotation"));
+    let rotated = helm.tokens("provost-callers");
+    assert!(rotated != made && rotated.trim_end().len() == 40, "{} characters", rotated.len());
+    assert_eq!(helm.path(), format!("/validate/{}", rotated.trim_end()));
+    let by_hand = folder::new("by-hand");
+    folder::write(&by_hand.join("tokens"), format!("{first}\n{second}\n"));
+    folder::write(&by_hand.join("certs/ca.crt"), gate.provost.certificates.ca());
+    let reference = fs::read_to_string(root().join("tests/chart/webhook.golden.yaml")).expect("the reference");
+    folder::write(&by_hand.join("tests/chart/webhook.golden.yaml"), reference);
+    cluster.kubectl(User::Admin).args(["delete", "validatingwebhookconfiguration", "provost"]).must();
+    helm.follow("docs/webhook.md", "tests/chart/webhook.golden.yaml", &by_hand);
+    assert_eq!(helm.path(), format!("/validate/{first}"));
+    gate.provost.write_tokens(&format!("{first}\n"));
+    wait::until("what was registered by hand is called, and known", Duration::from_secs(30), || {
+        let call = cluster.kubectl(User::Developer).args(["create", "-n", "payments", "--dry-run=server", "-f", "-"]);
+        let done = call.input(pod("by-hand", &spec(&signed.pinned())).to_string()).run();
+        (done.code == 0).then_some(())
+    });
+    send("by-hand", &signed.pinned(), Want::Admit);
 
     // Nobody who looks at the release, or reads what helm, kubectl and Provost say, sees one.
     said += &helm.program(&["status"]).must();

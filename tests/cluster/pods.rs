@@ -112,7 +112,7 @@ fn c_28_a_pod_that_has_no_name_yet() {
         match want {
             Want::Admit => assert!(world.stored(&namespace, "pods", made).is_some(), "{}", done.stderr),
             Want::Deny(_) | Want::WouldDeny(_) | Want::Override(_) => {
-                assert!(done.stderr.contains("unsigned"), "{}", done.stderr)
+                assert!(done.stderr.contains("unsigned"), "{}", done.stderr);
             }
         }
     }
