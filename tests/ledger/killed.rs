@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use super::support::provost::{Provost, program};
 const CALLERS: usize = 5;
 /// How often a ledger is killed at least, before it is read from end to end: else too little is on it.
 const ON_ONE_LEDGER: usize = 25;
-/// How long load lasts at most before the server is killed.
+/// How long load lasts at most before the server is killed, in milliseconds.
 const LOAD: u64 = 800;
 
 #[test]
@@ -74,20 +75,35 @@ fn random(limit: u64) -> u64 {
 /// All replies that arrived before the server was killed.
 fn load_and_kill(provost: &Provost, round: usize) -> Vec<Answered> {
     let caller = caller(provost);
+    let answered: [AtomicUsize; CALLERS] = Default::default();
     thread::scope(|scope| {
-        let callers: Vec<_> = (0..CALLERS)
-            .map(|which| (which, caller.clone()))
-            .map(|(which, caller)| scope.spawn(move || call(&caller, round, which)))
+        let callers: Vec<_> = answered
+            .iter()
+            .enumerate()
+            .map(|(which, answered)| (which, answered, caller.clone()))
+            .map(|(which, answered, caller)| scope.spawn(move || call(&caller, round, which, answered)))
             .collect();
-        // Some live long enough for what is only counted to reach the disk.
-        let least = if round % 8 == 3 { 2 * LOAD } else { 0 };
-        thread::park_timeout(Duration::from_millis(least + random(LOAD)));
+        // Some live long enough for everybody to be answered, and for what is only counted to reach the disk.
+        if round % 8 == 3 {
+            let before = counted(provost);
+            provost.server.until("everybody is answered and repeats are on disk", Duration::from_mins(1), || {
+                let all = answered.iter().all(|answered| answered.load(Ordering::Relaxed) > 0);
+                (all && counted(provost) > before + 1).then_some(())
+            });
+        }
+        thread::park_timeout(Duration::from_millis(random(LOAD)));
         provost.server.kill();
         callers.into_iter().flat_map(|caller| caller.join().expect("a caller does not panic")).collect()
     })
 }
 
-fn call(caller: &Known, round: usize, which: usize) -> Vec<Answered> {
+/// How many refusals are on disk that were only counted.
+fn counted(provost: &Provost) -> u64 {
+    let records = provost.records(&["--verdict", "repeats"]);
+    records.iter().filter_map(|record| record["event"]["count"].as_u64()).sum()
+}
+
+fn call(caller: &Known, round: usize, which: usize, answered: &AtomicUsize) -> Vec<Answered> {
     let mut answers = Vec::new();
     let Ok(mut line) = caller.connect() else { return answers };
     loop {
@@ -102,6 +118,7 @@ fn call(caller: &Known, round: usize, which: usize) -> Vec<Answered> {
             Some(answer) => answers.push(answer),
             None => return answers,
         }
+        answered.store(answers.len(), Ordering::Relaxed);
     }
 }
 
