@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::edge::admission::object::MAX_IMAGES;
+use crate::edge::admission::reading::MAX_GROUPS;
 
 #[test]
 fn c_20_another_version_has_no_reply() {
@@ -274,6 +275,28 @@ fn x_096_counts_are_bounded() {
     let long = "r".repeat(100_000);
     let review = good(&review("CREATE", "", "Pod", &object("", "Pod", &containers(&[&long])), &Value::Null));
     assert_eq!(review.images[0].text.len(), long.len());
+}
+
+#[test]
+fn x_096_a_user_has_ten_thousand_groups_at_most() {
+    let body = |count: usize| {
+        let mut body = pod();
+        body["request"]["userInfo"]["groups"] = json!(vec![""; count]);
+        body
+    };
+    assert_eq!(good(&body(MAX_GROUPS)).request.groups.len(), MAX_GROUPS);
+    let fault = assert_refused(body(MAX_GROUPS + 1).to_string().as_bytes(), Code::BudgetExceeded, "10 001");
+    assert_eq!(fault.detail, "a user with more than 10000 groups");
+}
+
+#[test]
+fn x_096_unknown_fields_are_counted_within_one_container_too() {
+    let fields = |count: usize| (0..count).map(|i| format!(r#""f{i}Image":1,"#)).collect::<Vec<_>>().concat();
+    let body = |count: usize| SAMPLE.replacen(r#""containers":[{"#, &format!(r#""containers":[{{{}"#, fields(count)), 1);
+    assert_eq!(decode(body(1_000).as_bytes()).expect("1 000").unknown_fields.len(), 1_000);
+    for count in [1_001, 50_000] {
+        assert_refused(body(count).as_bytes(), Code::BudgetExceeded, "unknown fields of a container");
+    }
 }
 
 #[test]
