@@ -33,17 +33,19 @@ pub fn decide(review: &Review, governing: &Governing, plan: &Plan, answers: &[An
     let asked = break_glass::is_asked(review);
     let mut at_stake = if asked { plan.whole.clone() } else { Vec::new() };
     let mut proofs = Vec::new();
+    let overspent = overspent(plan, governing, answers, now);
     // What evidence says of an image is judged once, in however many places it stands.
     let mut judged: HashMap<&str, Judged> = HashMap::new();
     for (image, step) in review.images.iter().zip(&plan.steps) {
+        let judge = || judge(image, step, plan, governing, answers, overspent.as_deref(), now);
         let outcome = match step {
             Step::Open { .. } => judged
                 .entry(&image.text)
-                .or_insert_with(|| judge(image, step, plan, governing, answers, now))
+                .or_insert_with(judge)
                 .as_ref()
                 .map(|proofs| proofs.iter().map(|proof| proof.at(&image.place)).collect::<Vec<_>>())
                 .map_err(|refused| refused.iter().map(|denial| denial.at(&image.place)).collect()),
-            Step::Proven(_) | Step::Denied(_) | Step::Unjudged => judge(image, step, plan, governing, answers, now),
+            Step::Proven(_) | Step::Denied(_) | Step::Unjudged => judge(),
         };
         match outcome {
             Ok(proven) => proofs.extend(proven),
@@ -180,6 +182,31 @@ impl Enough {
     }
 }
 
+/// More signature checks in vain than a review may have, in words; `None` where it stays within.
+///
+/// Counted are the images that stay unproven although all their sources have answered: what such a search takes is a property
+/// of what the registry holds, so that every replica, cold or warm, counts alike. What a proof took is not counted: that
+/// depends on the order of the registry's answers, and with it would the verdict.
+fn overspent(plan: &Plan, governing: &Governing, answers: &[Answer], now: Timestamp) -> Option<String> {
+    let most = plan.checks_in_vain;
+    let total = |counted: &dyn Fn(usize, &Facts) -> bool| {
+        let facts = answers.iter().map(|answer| answer.facts.as_ref()).enumerate();
+        facts
+            .filter(|(index, facts)| counted(*index, facts))
+            .map(|(_, facts)| facts.checks)
+            .fold(0, usize::saturating_add)
+    };
+    if total(&|_, _| true) <= most {
+        return None;
+    }
+    let made = total(&|index, facts| {
+        facts.exhausted
+            && facts.unanswered.is_empty()
+            && !Enough::new(plan, governing, index, now).is_some_and(|enough| enough.holds(facts))
+    });
+    (made > most).then(|| format!("{made} signature checks for this object proved nothing, {most} are the limit"))
+}
+
 /// What becomes of one image.
 type Judged = Result<Vec<Proof>, Vec<Denial>>;
 
@@ -189,6 +216,7 @@ fn judge(
     plan: &Plan,
     governing: &Governing,
     answers: &[Answer],
+    overspent: Option<&str>,
     now: Timestamp,
 ) -> Judged {
     let (pinned, denials, rules, question) = match step {
@@ -217,7 +245,7 @@ fn judge(
         if question.is_none() && refused && rule.signatures.is_some() {
             continue; // Not asked, since the image is refused already.
         }
-        match prove(policy, rule, pinned, answer.map(|answer| (answer, children)), now) {
+        match prove(policy, rule, pinned, answer.map(|answer| (answer, children)), overspent, now) {
             Ok(ground) => proofs.push(Proof { place: image.place.clone(), image: Some(pinned.clone()), ground }),
             Err(Refuted { code, wanted, found }) => {
                 denials.push(Denial::of_rule(code, image, policy, Some(rule), wanted, found));
@@ -320,12 +348,14 @@ struct Refuted {
 }
 
 /// The one place that makes the ground of a rule: from the digest alone where the rule asks for nothing else, else from as
-/// many counted signatures as the rule wants. With the answer comes whether the image's children had to be known.
+/// many counted signatures as the rule wants. With the answer comes whether the image's children had to be known; where the
+/// review overspent, `overspent` says how.
 fn prove(
     policy: &Policy,
     rule: &Rule,
     image: &PinnedImage,
     answer: Option<(&Answer, bool)>,
+    overspent: Option<&str>,
     now: Timestamp,
 ) -> Result<Ground, Refuted> {
     let listed = rule.digests.as_ref().is_some_and(|digests| digests.contains(&image.digest()));
@@ -368,6 +398,10 @@ fn prove(
     }
     if !facts.exhausted {
         return refuted(Code::InternalError, "the search stopped early".to_owned());
+    }
+    // An image that took no check has no part in it.
+    if let Some(overspent) = overspent.filter(|_| facts.checks > 0) {
+        return refuted(Code::BudgetExceeded, overspent.to_owned());
     }
     let (code, found) = nearest(policy, wanted, image.digest(), facts, &counted, now);
     refuted(code, found)

@@ -87,23 +87,34 @@ impl Digest {
     /// The 64 hex digits, without `sha256:`.
     #[must_use]
     pub fn hex(&self) -> String {
-        use fmt::Write as _;
-        self.0.iter().fold(String::with_capacity(64), |mut out, b| {
-            let _ = write!(out, "{b:02x}");
-            out
-        })
+        self.text()[PREFIX.len()..].to_owned()
     }
 
     /// `sha256:` and the first 12 hex digits, for places where width is short.
     #[must_use]
     pub fn short(&self) -> String {
-        format!("sha256:{}", &self.hex()[..12])
+        self.text()[..PREFIX.len() + 12].to_owned()
+    }
+
+    /// As [`Display`](fmt::Display) writes it: digests stand all over replies and records, so this is no place for `{:02x}`.
+    fn text(&self) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = String::with_capacity(PREFIX.len() + 64);
+        text.push_str(PREFIX);
+        for byte in self.0 {
+            text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            text.push(char::from(DIGITS[usize::from(byte & 15)]));
+        }
+        text
     }
 }
 
+/// The one algorithm, and what stands between it and the digits.
+const PREFIX: &str = "sha256:";
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
+        f.write_str(&self.text())
     }
 }
 
@@ -221,8 +232,13 @@ impl Repository {
 }
 
 impl fmt::Display for Repository {
+    /// So that it reads as the same repository: `Team/app` is `TEAM/app`, since `team/app` is on Docker Hub.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.host, self.path)
+        if is_host(self.host.as_str()) {
+            write!(f, "{}/{}", self.host, self.path)
+        } else {
+            write!(f, "{}/{}", self.host.as_str().to_ascii_uppercase(), self.path)
+        }
     }
 }
 
@@ -608,7 +624,9 @@ mod tests {
             ("team/app", "docker.io/team/app"),
             ("registry-1.docker.io/library/busybox", "registry-1.docker.io/library/busybox"),
             ("localhost/app", "localhost/app"),
-            ("Team/app", "team/app"),
+            ("Team/app", "TEAM/app"),
+            ("TEAM/app", "TEAM/app"),
+            ("t-1A/app", "T-1A/app"),
             ("Registry.Example.com/Release".to_lowercase().as_str(), "registry.example.com/release"),
             ("REGISTRY.example.com:5000/a/b", "registry.example.com:5000/a/b"),
             ("registry.example.com:443/a", "registry.example.com:443/a"),
@@ -621,6 +639,7 @@ mod tests {
         ] {
             let image: ImageRef = format!("{written}@{D}").parse().unwrap_or_else(|e| panic!("{written}: {e}"));
             assert_eq!(image.repository().to_string(), canonical, "{written}");
+            assert_eq!(canonical.parse::<Repository>().as_ref(), Ok(image.repository()), "it reads as the same one");
             assert_eq!(image.pinned().map(|p| p.to_string()), Some(format!("{canonical}@{D}")));
         }
     }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::decision::evidence::Question;
 use crate::decision::reference::Host;
+use crate::edge::metrics;
 
 /// How long a review may wait for its turn to compute, which takes far less than a millisecond for each before it.
 const TURN: Duration = Duration::from_millis(250);
@@ -111,6 +112,7 @@ impl Load {
             return None;
         }
         waiting.reviews += 1;
+        ::metrics::gauge!(metrics::WAITING).increment(1.0);
         waiting.strangers += usize::from(!known);
         for search in &searches {
             *waiting.searches.entry(search.clone()).or_insert(0) += 1;
@@ -133,6 +135,7 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut waiting = self.load.lock();
         waiting.reviews = waiting.reviews.saturating_sub(1);
+        ::metrics::gauge!(metrics::WAITING).decrement(1.0);
         if !self.known {
             waiting.strangers = waiting.strangers.saturating_sub(1);
         }

@@ -124,8 +124,7 @@ impl<'de> Reading<'de> {
     }
 
     fn fault_of(&mut self, error: &serde_json::Error) -> Fault {
-        // The words of a reader may quote the body.
-        self.fault.take().unwrap_or_else(|| malformed(clip(&error.to_string(), 240)))
+        self.fault.take().unwrap_or_else(|| malformed(clip(&without_value(&error.to_string()), 240)))
     }
 
     fn part(&mut self, which: Which) -> &mut Part<'de> {
@@ -385,4 +384,15 @@ impl<'de> From<Triple<'de>> for Gvr<'de> {
     fn from(Triple { group, version, resource, .. }: Triple<'de>) -> Self {
         Self { group, version, resource }
     }
+}
+
+/// What a reader says is wrong, without the value that it found: where an object belongs may stand a secret (X-130). It
+/// shows one only in `invalid type: string "…", expected …` and its like.
+fn without_value(words: &str) -> Cow<'_, str> {
+    let Some((what, found)) = words.split_once(": ").filter(|(what, _)| what.starts_with("invalid ")) else {
+        return Cow::Borrowed(words);
+    };
+    let kind = found.split(['"', '`', ',']).next().unwrap_or_default().trim_end();
+    let wanted = found.rsplit_once(", expected ").map_or("another", |(_, wanted)| wanted);
+    Cow::Owned(format!("{what}: {kind}, expected {wanted}"))
 }

@@ -357,3 +357,30 @@ mod properties {
         }
     }
 }
+
+#[test]
+fn x_130_what_stands_where_something_else_belongs_is_not_quoted() {
+    for (pointer, value, says) in [
+        ("/request/object/spec", json!("hunter2"), "invalid type: string, expected"),
+        ("/request/object/spec/containers", json!("hunter2"), "invalid type: string, expected"),
+        ("/request/object/spec/containers/0", json!("hunter2, expected \"hunter2\""), "invalid type: string, expected"),
+        (
+            "/request/object/spec/containers/0/image",
+            json!({"hunter2": "hunter2"}),
+            "invalid type: map, expected a text",
+        ),
+        ("/request/object/apiVersion", json!(4_711_471_147_114_711_u64), "invalid type: integer, expected a text"),
+        ("/request/object/metadata", json!(471_147.5), "invalid type: floating point, expected"),
+        ("/request/userInfo", json!(true), "invalid type: boolean, expected"),
+        ("/request/dryRun", json!("hunter2"), "invalid type: string, expected a boolean"),
+    ] {
+        let mut body = pod();
+        *body.pointer_mut(pointer).expect(pointer) = value;
+        let fault = malformed_value(&body, pointer);
+        assert!(fault.detail.starts_with(says) && fault.detail.contains(" at line 1 column "), "{pointer}: {fault}");
+        assert!(
+            ["hunter2", "471147", "true"].iter().all(|secret| !fault.detail.contains(secret)),
+            "{pointer}: {fault}"
+        );
+    }
+}
