@@ -131,12 +131,11 @@ pub fn plan(review: &Review, governing: &Governing, limits: Limits) -> Plan {
     let mut settled: HashMap<(&str, bool), usize> = HashMap::new();
     for image in &review.images {
         let first = *settled.entry((&image.text, image.unchanged)).or_insert(plan.steps.len());
-        let step = match plan.steps.get(first) {
-            Some(step) => step.at(&image.place),
-            None => {
-                let step = settle(review, image, governing, governed);
-                if may_ask { ask(step, governing, &mut plan.questions, &mut asked) } else { step }
-            }
+        let step = if let Some(step) = plan.steps.get(first) {
+            step.at(&image.place)
+        } else {
+            let step = settle(review, image, governing, governed);
+            if may_ask { ask(step, governing, &mut plan.questions, &mut asked) } else { step }
         };
         plan.steps.push(step);
     }
