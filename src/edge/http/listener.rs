@@ -30,7 +30,7 @@ use super::{Readiness, Reviewer, health, review};
 use crate::edge::metrics::{self as names, Metrics};
 
 /// How many connections health and metrics may have. None of them ever carries a review.
-const HEALTH_PLACES: Places = Places { all: 64, newcomers: 64 };
+const HEALTH_PLACES: Places = Places { all: 64, newcomers: 64, strangers: 64 };
 /// How long what is in flight may take to finish; the longest review ends before.
 const LAST_REPLIES: Duration = Duration::from_secs(32);
 /// The pause after a failed accept, which mostly means that there are no file descriptors left.

@@ -7,7 +7,7 @@
 //! not accepted yet, and waits in the kernel's queue. So a burst of calls is slowed down, never cut. An address from which
 //! a known caller has sent a valid review is vouched for: its newcomers go last, since an API server opens many
 //! connections at once. The first valid review makes a connection a guest, who may be idle for long; guests go only where
-//! every place is taken.
+//! every place is taken, and those whose caller is not known have a quarter of the places: anybody can send a valid review.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -39,13 +39,15 @@ pub(super) struct Places {
     pub(super) all: usize,
     /// Of these, for connections that have not yet carried a valid review.
     pub(super) newcomers: usize,
+    /// Of these, for connections that have, of callers that are not known.
+    pub(super) strangers: usize,
 }
 
 impl Places {
-    /// So many, at most 1024 of them for newcomers.
+    /// So many, at most 1024 of them for newcomers, and a quarter for guests whose caller is not known.
     #[must_use]
     pub(super) fn new(all: usize) -> Self {
-        Self { all, newcomers: all.min(1024) }
+        Self { all, newcomers: all.min(1024), strangers: all.div_ceil(4) }
     }
 }
 
@@ -66,6 +68,9 @@ struct Inner {
 struct Seats {
     next: u64,
     newcomers: HashMap<u64, Seat>,
+    /// Guests whose caller was not known when they last sent a valid review.
+    strangers: HashMap<u64, Seat>,
+    /// The others.
     guests: HashMap<u64, Seat>,
     /// Addresses from which known callers have sent valid reviews, and when.
     vouched: Vec<(IpAddr, Instant)>,
@@ -77,8 +82,6 @@ struct Seat {
     address: IpAddr,
     since: Instant,
     phase: Phase,
-    /// Its last valid review came from a caller that is known.
-    trusted: bool,
 }
 
 /// One connection's place, given back when dropped.
@@ -109,7 +112,7 @@ impl Room {
         if seats.newcomers.len() >= newcomers && !seats.send_newcomer_off(now) {
             return false;
         }
-        let free = seats.taken() < all || seats.send_newcomer_off(now) || seats.send_guest_off();
+        let free = seats.taken() < all || seats.send_newcomer_off(now) || seats.send_guest_off(now);
         self.show(&seats);
         free
     }
@@ -119,7 +122,7 @@ impl Room {
         let mut seats = self.seats();
         let number = seats.next;
         seats.next += 1;
-        seats.add(number, Seat { address: address.to_canonical(), since: Instant::now(), phase, trusted: false });
+        seats.add(number, Seat { address: address.to_canonical(), since: Instant::now(), phase });
         self.show(&seats);
         Place { room: self.clone(), number }
     }
@@ -145,18 +148,22 @@ impl Place {
     /// The connection has carried a valid review, of a caller that is known or not.
     pub(super) fn carried_a_review(&self, trusted: bool) {
         let mut seats = self.room.seats();
-        if let Some(seat) = seats.remove(self.number) {
-            seat.phase.stays();
+        if !trusted
+            && seats.newcomers.contains_key(&self.number)
+            && seats.strangers.len() >= self.room.0.places.strangers
+        {
+            // It stays a newcomer.
+            return;
+        }
+        let Some(seat) = seats.remove(self.number) else { return };
+        seat.phase.stays();
+        if trusted {
+            seats.vouch(seat.address);
             seats.guests.insert(self.number, seat);
-            self.room.0.freed.notify_one();
+        } else {
+            seats.strangers.insert(self.number, seat);
         }
-        if let Some(seat) = seats.guests.get_mut(&self.number) {
-            seat.trusted = trusted;
-            if trusted {
-                let address = seat.address;
-                seats.vouch(address);
-            }
-        }
+        self.room.0.freed.notify_one();
     }
 }
 
@@ -164,9 +171,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut seats = self.room.seats();
         // Whoever was sent off has no seat any more.
-        if seats.remove(self.number).is_none() {
-            seats.guests.remove(&self.number);
-        }
+        seats.remove(self.number);
         self.room.0.freed.notify_one();
         self.room.show(&seats);
     }
@@ -174,7 +179,7 @@ impl Drop for Place {
 
 impl Seats {
     fn taken(&self) -> usize {
-        self.newcomers.len() + self.guests.len()
+        self.newcomers.len() + self.strangers.len() + self.guests.len()
     }
 
     /// Ends a newcomer that carries nothing and has not only just come: of the address that has most, those of addresses
@@ -215,9 +220,11 @@ impl Seats {
         self.newcomers.insert(number, seat);
     }
 
-    /// Takes a seat away from a newcomer, where there is one of that number.
+    /// Takes a seat away, where there is one of that number.
     fn remove(&mut self, number: u64) -> Option<Seat> {
-        let seat = self.newcomers.remove(&number)?;
+        let Some(seat) = self.newcomers.remove(&number) else {
+            return self.strangers.remove(&number).or_else(|| self.guests.remove(&number));
+        };
         if let Some(held) = self.held.get_mut(&seat.address) {
             held.remove(&number);
             if held.is_empty() {
@@ -227,35 +234,36 @@ impl Seats {
         Some(seat)
     }
 
-    /// Ends a guest that is idle: first those whose caller is not known, then of the address that has most, then the
-    /// one that is idle for longest. False where none is.
-    fn send_guest_off(&mut self) -> bool {
-        let held = held(self.guests.values());
-        let longest = self
-            .guests
-            .iter()
-            .filter_map(|(number, seat)| {
-                let since = seat.phase.idle_since()?;
-                let others = usize::MAX - held.get(&seat.address).copied().unwrap_or(0);
-                Some(((seat.trusted, others, since), *number))
-            })
-            .min();
-        let Some((_, number)) = longest else { return false };
-        let gone = self.guests.get(&number).is_some_and(|seat| seat.phase.send_off_idle());
-        if gone {
-            self.guests.remove(&number);
-        }
-        gone
+    /// Ends a guest: first of those whose caller is not known one that carries no request, else one that is idle. Of these
+    /// one of the address that has most, and the one that is idle for longest. False where none is.
+    fn send_guest_off(&mut self, now: Instant) -> bool {
+        let strangers = in_turn(&self.strangers, |phase| phase.idle_since().or(phase.may_go(now).then_some(now)));
+        let known = in_turn(&self.guests, Phase::idle_since);
+        let goes = strangers
+            .into_iter()
+            .find(|number| self.strangers.get(number).is_some_and(|seat| seat.phase.send_off(now)))
+            .or_else(|| {
+                let idle = |number: &u64| self.guests.get(number).is_some_and(|seat| seat.phase.send_off_idle());
+                known.into_iter().find(idle)
+            });
+        goes.and_then(|number| self.remove(number)).is_some()
     }
 }
 
-/// How many places each address holds.
-fn held<'a>(seats: impl Iterator<Item = &'a Seat>) -> HashMap<IpAddr, usize> {
-    let mut held = HashMap::new();
-    for seat in seats {
+/// Who may go, those first who are to go first: of the address that holds most, then those that may for longest.
+fn in_turn(seats: &HashMap<u64, Seat>, may_go_since: impl Fn(&Phase) -> Option<Instant>) -> Vec<u64> {
+    let mut held: HashMap<IpAddr, usize> = HashMap::new();
+    for seat in seats.values() {
         *held.entry(seat.address).or_insert(0) += 1;
     }
-    held
+    let mut all: Vec<_> = seats
+        .iter()
+        .filter_map(|(number, seat)| {
+            Some((Reverse(held.get(&seat.address).copied()), may_go_since(&seat.phase)?, *number))
+        })
+        .collect();
+    all.sort_unstable();
+    all.into_iter().map(|(_, _, number)| number).collect()
 }
 
 #[cfg(test)]
@@ -300,7 +308,7 @@ mod tests {
     }
 
     fn room(all: usize, newcomers: usize) -> Room {
-        Room::new(Places { all, newcomers }, None)
+        Room::new(Places { all, newcomers, strangers: all }, None)
     }
 
     #[tokio::test(start_paused = true)]
@@ -396,6 +404,37 @@ mod tests {
         next.phase.arrived();
         tokio::time::advance(Duration::from_secs(9)).await;
         assert!(come(&room, 2).await.is_none(), "a whole request is never cut");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn x_094_x_132_strangers_who_send_one_valid_review_each_hold_no_place_against_those_whom_we_know() {
+        let room = Room::new(Places { all: 12, newcomers: 6, strangers: 3 }, None);
+        let known = come(&room, 1).await.expect("room");
+        known.place.carried_a_review(true);
+        known.phase.request();
+        known.phase.arrived();
+        known.phase.replied();
+        let mut strangers = Vec::new();
+        for _ in 0..20 {
+            let here = come(&room, 2).await.expect("in place of another stranger");
+            here.phase.request();
+            here.phase.arrived();
+            here.place.carried_a_review(false);
+            here.phase.replied();
+            // Then each begins a request that it does not end.
+            here.phase.request();
+            strangers.push(here);
+            tokio::time::advance(Duration::from_millis(700)).await;
+        }
+        assert!(!known.phase.is_sent_off());
+        assert_eq!(room.seats().strangers.len(), 3);
+        let more: Vec<_> = come_all(&room, [1; 6]).await;
+        assert!(gone(&more).is_empty(), "and those whom we know come in");
+        for here in more {
+            here.place.carried_a_review(true);
+        }
+        assert!(come(&room, 1).await.is_some());
+        assert!(!known.phase.is_sent_off());
     }
 
     #[tokio::test(start_paused = true)]
