@@ -291,3 +291,21 @@ fn x_128_more_images_than_are_allowed_are_counted_and_hashed() {
     let again = record(&request(), &other, &deny(denials(&other), 3000), None);
     assert_ne!(value["omitted"]["images"]["sha256"], again["omitted"]["images"]["sha256"]);
 }
+
+#[test]
+fn x_128_thousands_of_denials_are_counted_and_hashed() {
+    let images: Vec<_> = (0..2 * MANY).map(|n| image(n, format!("r.example/app@sha256:{}", hex(1)))).collect();
+    let omitted = |count: usize, last: &str| {
+        let mut denials: Vec<_> =
+            images.iter().take(count).map(|image| denial(Code::Unsigned, image, "same")).collect();
+        denials.push(denial(Code::Unsigned, &images[0], last));
+        let value = record(&request(), &images, &deny(denials, images.len()), None);
+        assert_eq!(value["omitted"]["denials"]["count"], count + 1);
+        value["omitted"]["denials"]["sha256"].clone()
+    };
+    for count in [MANY - 1, MANY, 2 * MANY] {
+        let long = "x".repeat(2000);
+        assert_eq!(omitted(count, &long), omitted(count, &long), "{count}");
+        assert_ne!(omitted(count, &long), omitted(count, &format!("{long}x")), "{count}");
+    }
+}
