@@ -315,9 +315,9 @@ fn shape<'a>(input: ReviewInput<'a>, level: &Level, hashes: Hashes) -> Shape<'a>
     let (denials, proofs) = (verdict.denials(), verdict.proofs());
     if denials.len() > level.denials {
         // Of thousands, most say the same of another place of the same image.
-        let hashed = if denials.len() > MANY { &TIGHT } else { &LEVELS[0] };
-        let mut once = Once { width: hashed.text, known: HashMap::new() };
-        let whole = denials.iter().map(|denial| denial_shape_with(denial, hashed, |text| once.shorten(text)));
+        let narrow = if denials.len() > MANY { &TIGHT } else { &LEVELS[0] };
+        let mut once = Once { width: narrow.text, known: HashMap::new() };
+        let whole = denials.iter().map(|denial| denial_shape_with(denial, narrow, |text| once.shorten(text)));
         omitted.insert("denials", hashes.of(denials.len() - level.denials, whole));
     }
     let permissions = verdict.permissions();
