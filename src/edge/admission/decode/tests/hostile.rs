@@ -292,7 +292,8 @@ fn x_096_a_user_has_ten_thousand_groups_at_most() {
 #[test]
 fn x_096_unknown_fields_are_counted_within_one_container_too() {
     let fields = |count: usize| (0..count).map(|i| format!(r#""f{i}Image":1,"#)).collect::<Vec<_>>().concat();
-    let body = |count: usize| SAMPLE.replacen(r#""containers":[{"#, &format!(r#""containers":[{{{}"#, fields(count)), 1);
+    let body =
+        |count: usize| SAMPLE.replacen(r#""containers":[{"#, &format!(r#""containers":[{{{}"#, fields(count)), 1);
     assert_eq!(decode(body(1_000).as_bytes()).expect("1 000").unknown_fields.len(), 1_000);
     for count in [1_001, 50_000] {
         assert_refused(body(count).as_bytes(), Code::BudgetExceeded, "unknown fields of a container");
