@@ -7,6 +7,7 @@ mod canary;
 mod crowds;
 mod gate;
 mod matrix;
+mod passing;
 mod report;
 mod rows;
 mod sample;
