@@ -4,27 +4,34 @@
 //! `scripts/fuzz` runs each of them under libFuzzer, by the file of the same name in `fuzz/targets/`; `tests/corpus` runs
 //! each over its folder in `fuzz/corpus/`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::sync::LazyLock;
+use std::pin::Pin as Pinned;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
 use provost::decision::decide::{decide, refuse};
-use provost::decision::evidence::{AskedKey, StatementKind};
+use provost::decision::evidence::{AskedKey, Facts, Question, Rejected, StatementKind};
 use provost::decision::name::Namespace;
 use provost::decision::pattern::{NamespacePattern, RepositoryPattern};
 use provost::decision::plan::{Limits, plan};
 use provost::decision::policy::Governing;
 use provost::decision::record::{ChainName, RecordName, RecordPlace, Row};
-use provost::decision::reference::{Digest, ImageRef, Repository, Tag};
+use provost::decision::reference::{Digest, Host, ImageRef, PinnedImage, Repository, Tag};
 use provost::decision::review::{Review, Subject};
 use provost::decision::verdict::Verdict;
 use provost::edge::admission::{RecordMark, Reply, Undecodable, decode, encode, rescue_uid as rescue};
-use provost::edge::manifests::{Manifest, Pin, contents, splice, unified};
+use provost::edge::evidence::{Evidence, Settings, Source};
+use provost::edge::manifests::{Manifest as File, Pin, contents, splice, unified};
 use provost::edge::policy_dir::{Known, lint, load};
-use provost::edge::registry::{DockerConfig, parse_index};
+use provost::edge::registry::{
+    Budget, Descriptor, DockerConfig, Failure, Manifest, ManifestRef, Referrers, parse_index,
+};
+use provost::edge::sigstore::digest_of;
 use provost::edge::sigstore::key::{parse_der, parse_pem};
 use provost::edge::sigstore::verify::{Candidate, bundle as verify_bundle, legacy_layer, read_bundle};
 use serde_json::{Value, json};
@@ -33,7 +40,7 @@ use serde_json::{Value, json};
 pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by the name of their file in `fuzz/targets/` and of their folder in `fuzz/corpus/`.
-pub(crate) const TARGETS: [(&str, Target); 13] = [
+pub(crate) const TARGETS: [(&str, Target); 14] = [
     ("bundle", bundle),
     ("docker_config", docker_config),
     ("envelope", envelope),
@@ -47,6 +54,7 @@ pub(crate) const TARGETS: [(&str, Target); 13] = [
     ("referrers", referrers),
     ("rescue_uid", rescue_uid),
     ("review", review),
+    ("workloads", workloads),
 ];
 
 /// `AdmissionReview` JSON: read, judged without any policy, answered. It ends in an answer with the right uid, or in none;
@@ -100,11 +108,12 @@ pub(crate) fn rescue_uid(bytes: &[u8]) {
     }
 }
 
-/// A manifest: every image that has a place of its own is pinned there, and reads as it was but for the digest.
-pub(crate) fn manifest(bytes: &[u8]) {
+/// What `check` and `pin` read: every image that has a place of its own is pinned there, and reads as it was but for the
+/// digest.
+pub(crate) fn workloads(bytes: &[u8]) {
     const SUFFIX: &str = "@sha256:9b2c64d1e07f4a5b8c3d2e1f0a9b8c7d6e5f4a3b2c1d0e9f8a7b6c5d4e3f2a1b";
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let named = |text: &str| Manifest { name: "fuzz.yaml".to_owned(), path: None, text: text.to_owned() };
+    let named = |text: &str| File { name: "fuzz.yaml".to_owned(), path: None, text: text.to_owned() };
     let namespace = "default".parse().expect("a namespace");
     let before = named(text);
     let found = contents(&before, &namespace);
@@ -227,6 +236,8 @@ struct Samples {
     image: Digest,
     keys: BTreeSet<AskedKey>,
     payloads: BTreeSet<Vec<u8>>,
+    /// Payloads and bundles, as a registry keeps them.
+    blobs: BTreeMap<Digest, Bytes>,
 }
 
 static SAMPLES: LazyLock<Samples> = LazyLock::new(|| {
@@ -243,6 +254,11 @@ static SAMPLES: LazyLock<Samples> = LazyLock::new(|| {
         image,
         keys: samples.iter().map(asked).collect(),
         payloads: samples.iter().map(|sample| text(sample, "payload").into_bytes()).collect(),
+        blobs: samples
+            .iter()
+            .flat_map(|sample| [text(sample, "payload"), text(sample, "bundle")])
+            .map(|blob| (digest_of(blob.as_bytes()), Bytes::from(blob)))
+            .collect(),
     }
 });
 
@@ -275,6 +291,118 @@ pub(crate) fn bundle(bytes: &[u8]) {
             assert_eq!(statement.subject(), SAMPLES.image);
             assert_eq!(statement.kind(), &StatementKind::ImageSignature, "the keys signed nothing else");
         }
+    }
+}
+
+type Answer<'a, T> = Pinned<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A registry that has real signatures as blobs, and the same manifest wherever one is asked for: as the image, under every
+/// tag, as every referrer and as every child.
+struct Echo {
+    body: Bytes,
+    content_type: String,
+}
+
+impl Source for Echo {
+    fn manifest<'a>(
+        &'a self,
+        _: &'a Repository,
+        by: &'a ManifestRef,
+        _: &'a Budget,
+    ) -> Answer<'a, Result<Manifest, Failure>> {
+        let digest = match by {
+            ManifestRef::Digest(digest) => *digest,
+            ManifestRef::Tag(_) => digest_of(&self.body),
+        };
+        let content_type = self.content_type.clone();
+        Box::pin(async move { Ok(Manifest { bytes: self.body.clone(), digest, content_type }) })
+    }
+
+    fn referrers<'a>(&'a self, _: &'a PinnedImage, _: &'a Budget) -> Answer<'a, Result<Referrers, Failure>> {
+        let entry = Descriptor {
+            media_type: self.content_type.clone(),
+            artifact_type: None,
+            digest: digest_of(&self.body),
+            size: self.body.len() as u64,
+            annotations: BTreeMap::new(),
+            platform: None,
+        };
+        Box::pin(async move { Ok(Referrers::Listed { entries: vec![entry], complete: false, cut_by: None }) })
+    }
+
+    fn blob<'a>(
+        &'a self,
+        _: &'a Repository,
+        digest: Digest,
+        size: u64,
+        max: u64,
+        _: &'a Budget,
+    ) -> Answer<'a, Result<Bytes, Failure>> {
+        let blob = SAMPLES.blobs.get(&digest).filter(|blob| blob.len() as u64 == size).cloned();
+        Box::pin(async move {
+            if size > max {
+                return Err(Failure::BudgetExceeded { detail: format!("{size} bytes, the limit is {max}") });
+            }
+            blob.ok_or(Failure::NotFound { what: "the blob".to_owned() })
+        })
+    }
+
+    fn has_referrers_api<'a>(&'a self, _: &'a Host) -> Answer<'a, Option<bool>> {
+        Box::pin(async { None })
+    }
+
+    fn credential_scope(&self, _: &Repository) -> [u8; 32] {
+        [0; 32]
+    }
+}
+
+/// The body of a `manifest` case, whose first line is the `Content-Type`.
+fn body_of(bytes: &[u8]) -> (String, Bytes) {
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(0);
+    let content_type = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    (content_type, Bytes::copy_from_slice(bytes.get(end + 1..).unwrap_or_default()))
+}
+
+/// What a search finds in a registry that answers with this manifest.
+pub(crate) fn evidence_in(bytes: &[u8]) -> Arc<Facts> {
+    thread_local! {
+        static RUNTIME: tokio::runtime::Runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    }
+    let (content_type, body) = body_of(bytes);
+    let repository = "registry.example.com/release/app".parse().expect("a repository");
+    let image = PinnedImage::new(repository, SAMPLES.image);
+    let question = Question { image, keys: SAMPLES.keys.clone(), children: true };
+    RUNTIME.with(|runtime| {
+        runtime.block_on(async {
+            let evidence = Evidence::new(Echo { body, content_type }, Settings::default());
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+            evidence.answer(&question, deadline, Arc::new(|_| false)).await.facts
+        })
+    })
+}
+
+/// A manifest or an index, as an image and as evidence about it. What it leads to is proof only where somebody signed it,
+/// and every entry of an index is a child.
+pub(crate) fn manifest(bytes: &[u8]) {
+    let (_, body) = body_of(bytes);
+    let facts = evidence_in(bytes);
+    let Facts { statements, rejected, unanswered, image_fault, children, limit, exhausted: _ } = &*facts;
+    assert!(unanswered.is_empty(), "everything was answered: {unanswered:?}");
+    for statement in statements {
+        assert_eq!((statement.subject(), statement.kind()), (SAMPLES.image, &StatementKind::ImageSignature));
+        assert!(SAMPLES.blobs.contains_key(&statement.evidence()), "proof that nobody signed");
+    }
+    let told = rejected.iter().chain(image_fault).map(|Rejected { detail, .. }| detail).chain(limit);
+    told.for_each(|detail| assert!(!detail.chars().any(char::is_control), "unprintable: {detail:?}"));
+    assert!(children.is_some() != image_fault.is_some(), "read, or at fault: {children:?}, {image_fault:?}");
+    let Some(children) = children else { return assert!(statements.is_empty(), "nobody knows what is in it") };
+    assert_eq!(children.iter().collect::<BTreeSet<_>>().len(), children.len(), "one child twice");
+    assert!(children.len() <= 64, "{}", children.len());
+    if let Ok(entries) = parse_index(&body) {
+        assert!(!entries.is_empty(), "an index without entries is sound");
+        let overlooked = entries.iter().find(|entry| !children.contains(&entry.digest));
+        assert!(overlooked.is_none(), "an index to one reader and not to the other: {overlooked:?}");
     }
 }
 

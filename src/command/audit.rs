@@ -74,9 +74,12 @@ struct QueryArgs {
     /// Before then
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     until: Option<Timestamp>,
-    /// admit, deny, would-deny, no-images; or the kind of another event: started, stopped, recovered, …
+    /// admit, deny, override, would-deny, no-images; or the kind of another event: started, stopped, recovered, …
     #[arg(long)]
     verdict: Option<String>,
+    /// Overrides only: what was admitted although it was refused
+    #[arg(long, conflicts_with = "verdict")]
+    break_glass: bool,
     /// A reason code, for example unsigned
     #[arg(long, value_parser = parse_code)]
     code: Option<Code>,
@@ -210,7 +213,7 @@ fn query(args: &QueryArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
         namespace: args.namespace.clone(),
         since: args.since,
         until: args.until,
-        verdict: args.verdict.clone(),
+        verdict: if args.break_glass { Some("override".to_owned()) } else { args.verdict.clone() },
         code: args.code,
         image: ImageFilter {
             repository: args.image.as_ref().map(|image| image.repository().clone()),

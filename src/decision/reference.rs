@@ -232,8 +232,13 @@ impl Repository {
 }
 
 impl fmt::Display for Repository {
+    /// So that it reads as the same repository: `Team/app` is `TEAM/app`, since `team/app` is on Docker Hub.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.host, self.path)
+        if is_host(self.host.as_str()) {
+            write!(f, "{}/{}", self.host, self.path)
+        } else {
+            write!(f, "{}/{}", self.host.as_str().to_ascii_uppercase(), self.path)
+        }
     }
 }
 
@@ -619,7 +624,9 @@ mod tests {
             ("team/app", "docker.io/team/app"),
             ("registry-1.docker.io/library/busybox", "registry-1.docker.io/library/busybox"),
             ("localhost/app", "localhost/app"),
-            ("Team/app", "team/app"),
+            ("Team/app", "TEAM/app"),
+            ("TEAM/app", "TEAM/app"),
+            ("t-1A/app", "T-1A/app"),
             ("Registry.Example.com/Release".to_lowercase().as_str(), "registry.example.com/release"),
             ("REGISTRY.example.com:5000/a/b", "registry.example.com:5000/a/b"),
             ("registry.example.com:443/a", "registry.example.com:443/a"),
@@ -632,6 +639,7 @@ mod tests {
         ] {
             let image: ImageRef = format!("{written}@{D}").parse().unwrap_or_else(|e| panic!("{written}: {e}"));
             assert_eq!(image.repository().to_string(), canonical, "{written}");
+            assert_eq!(canonical.parse::<Repository>().as_ref(), Ok(image.repository()), "it reads as the same one");
             assert_eq!(image.pinned().map(|p| p.to_string()), Some(format!("{canonical}@{D}")));
         }
     }

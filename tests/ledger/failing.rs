@@ -1,5 +1,5 @@
-//! A disk that stops taking what is written, below the real server: fsync fails, or it turns read-only. The faults
-//! come from a small library that is loaded before the C library; Provost itself is the one that ships.
+//! A disk that stops taking what is written, below the real server: fsync fails, or it turns read-only. Denials are
+//! answered, and nothing is overridden (BG-09). The faults come from a small library that is loaded before the C library; Provost itself is the one that ships.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,9 +7,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::reviews::{Answered, admitted, again, caller, provost, refused, send, wait_until_ready};
+use super::reviews::{Answered, admitted, again, caller, overridden, provost, refused, send, wait_until_ready};
 use super::support::process::Program;
 use super::support::{folder, wait};
 
@@ -23,16 +23,20 @@ fn library() -> PathBuf {
 
 #[test]
 fn x_127_a_failing_fsync_is_survived_without_a_restart() {
-    survives("fsync", 4096);
+    survives("fsync", 4096, overridden);
 }
 
 #[test]
 fn x_127_a_disk_that_turns_read_only_is_survived_without_a_restart() {
-    survives("readonly", 50);
+    survives("readonly", 50, refused);
 }
 
-/// Reviews before, while and after the disk fails so; `admits` is how many admissions are sent meanwhile.
-fn survives(fault: &str, admits: usize) {
+/// Makes a review of a uid and a name.
+type Make = fn(&str, &str) -> String;
+
+/// Reviews before, while and after the disk fails so; `admits` is how many admissions are sent meanwhile, and `finds_out` is
+/// the first review that meets the fault.
+fn survives(fault: &str, admits: usize, finds_out: Make) {
     let mut provost = provost();
     let switch = provost.folder.join("switch");
     fs::write(&switch, "none").expect("write");
@@ -41,19 +45,23 @@ fn survives(fault: &str, admits: usize) {
     wait_until_ready(&provost);
     let mut connection = caller(&provost).connect().expect("connected");
     let mut answers: Vec<Answered> = Vec::new();
-    let mut ask = |uid: String, admit: bool| {
-        let body = if admit { admitted(&uid, &uid) } else { refused(&uid, &uid) };
-        let answer = send(&mut connection, &uid, &body).expect("the server goes on");
+    let mut ask = |uid: String, make: Make| {
+        let answer = send(&mut connection, &uid, &make(&uid, &uid)).expect("the server goes on");
         answers.push(answer.clone());
         answer
     };
-    let before = ask("before".to_owned(), false);
+    let before = ask("before".to_owned(), refused);
     assert!(!before.allowed && before.record.contains('-'), "{before:?}");
+    let before = ask("override-before".to_owned(), overridden);
+    assert!(before.is_override() && before.record.contains('-'), "twin: {before:?}");
 
     fs::write(&switch, fault).expect("write");
-    // Denials go on, and say that their record is not on disk.
+    let first = ask("finds-out".to_owned(), finds_out);
+    assert!(!first.allowed && first.record == "pending", "{first:?}");
+    // Denials go on, and say that their record is not on disk. Overrides become denials, and say why.
     for n in 0..3 {
-        let denial = ask(format!("denial-{n}"), false);
+        ask(format!("override-{n}"), overridden).must_lack_its_record();
+        let denial = ask(format!("denial-{n}"), refused);
         assert!(!denial.allowed && denial.record == "pending", "{denial:?}");
         assert_eq!(denial.codes, "no-policy,not-digest-pinned");
         assert!(denial.message.contains("record: pending"), "{}", denial.message);
@@ -62,7 +70,7 @@ fn survives(fault: &str, admits: usize) {
     let mut let_in = 0;
     let mut denied = None;
     for n in 0..admits {
-        let answer = ask(format!("admit-{n}"), true);
+        let answer = ask(format!("admit-{n}"), admitted);
         if answer.allowed {
             assert!(answer.record.contains('-'), "{answer:?}");
             let_in += 1;
@@ -76,8 +84,9 @@ fn survives(fault: &str, admits: usize) {
         assert_eq!((denied.codes.as_str(), denied.record.as_str()), ("audit-unavailable", ""));
         assert!(let_in > 4000, "{let_in}");
         // Then everything is denied, in-band; a denial says the same as ever, without a record.
-        let denial = ask("unrecorded".to_owned(), false);
+        let denial = ask("unrecorded".to_owned(), refused);
         assert!(!denial.allowed && denial.record.is_empty(), "{denial:?}");
+        ask("override-unrecorded".to_owned(), overridden).must_lack_its_record();
     } else {
         assert_eq!(let_in, admits);
     }
@@ -89,9 +98,11 @@ fn survives(fault: &str, admits: usize) {
     let mut tries = 0;
     let after = wait::until("a denial is on disk again", Duration::from_secs(30), || {
         tries += 1;
-        let answer = ask(format!("after-{tries}"), false);
+        let answer = ask(format!("after-{tries}"), refused);
         answer.record.contains('-').then_some(answer)
     });
+    let overridden_again = ask("override-after".to_owned(), overridden);
+    assert!(overridden_again.is_override(), "{overridden_again:?}");
     assert!(provost.server.is_running(), "{after:?}");
     drop(connection);
     assert!(provost.end().success(), "{}", provost.server.log());
@@ -100,19 +111,27 @@ fn survives(fault: &str, admits: usize) {
 
     // What was promised is there, in the order in which it was promised.
     let records = provost.records(&[]);
+    // An override that was denied may be followed by that denial: the last word counts.
     let by_uid: BTreeMap<&str, &Value> =
         records.iter().filter_map(|record| Some((record["event"]["uid"].as_str()?, record))).collect();
-    for Answered { uid, allowed, record, .. } in &answers {
+    for answer in &answers {
+        let Answered { uid, allowed, verdict, record, .. } = answer;
         match (by_uid.get(uid.as_str()), record.as_str()) {
-            (Some(found), "pending") => assert_eq!(found["event"]["verdict"], "deny"),
+            (Some(found), "pending" | "") => {
+                assert!(!allowed && found["event"]["verdict"] == "deny", "{answer:?}: {found}");
+            }
             (Some(found), name) => {
-                assert_eq!(found["record"], name);
-                assert_eq!(found["event"]["verdict"], if *allowed { "admit" } else { "deny" });
+                assert_eq!((&found["record"], &found["event"]["verdict"]), (&json!(name), &json!(verdict)));
+                if answer.is_override() {
+                    answer.must_be_overridden(&found["event"]);
+                }
             }
             (None, "") => assert!(!allowed, "{uid} was let in without a record"),
             (None, name) => panic!("{uid} is not in the ledger, and its reply said {name}"),
         }
     }
+    let overrides = answers.iter().filter(|answer| answer.is_override()).count();
+    assert_eq!(overrides, 2, "before and after");
     let streamed: Vec<Value> = fs::read_to_string(provost.server.stdout())
         .expect("records")
         .lines()

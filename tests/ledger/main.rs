@@ -1,7 +1,7 @@
 //! The ledger under stress, on real files and real processes: killed at random moments, full, read-only, with an fsync
 //! that fails, and with records flipped, dropped, put elsewhere, put in and cut off.
 //!
-//! `cargo test --test ledger -- --ignored` runs what takes minutes.
+//! `scripts/test --long` kills it more often.
 
 #![expect(clippy::panic, reason = "a test says what is wrong by panicking, in its helpers too")]
 

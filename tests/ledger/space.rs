@@ -1,7 +1,10 @@
 //! A disk that is full or cannot be written: a small file system of its own, which runs out of room for real.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,8 +15,10 @@ use provost::edge::ledger::{Appended, Health, Ledger, Reader, Settings, Store, W
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::support::folder;
+use super::reviews::{Answered, again, caller, overridden, provost, refused, send, wait_until_ready};
 use super::support::process::Program;
+use super::support::provost::records;
+use super::support::{folder, wait};
 
 /// A file system of `size`, unmounted when it is dropped.
 struct Disk(PathBuf);
@@ -37,6 +42,18 @@ impl Disk {
 
     fn ledger(&self) -> PathBuf {
         self.0.join("ledger.db")
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.0.join("ballast")
+    }
+
+    /// Takes all the room that is left.
+    fn fill(&self) {
+        let mut ballast = File::options().append(true).create(true).open(self.ballast()).expect("open");
+        for block in [64 * 1024, 4096, 64] {
+            while ballast.write_all(&vec![7; block]).is_ok() {}
+        }
     }
 }
 
@@ -209,6 +226,93 @@ async fn x_127_x_128_a_full_disk_has_space_for_overrides_and_recovers_by_itself(
     assert_eq!(names, kept);
     assert_eq!(summary.chains.len(), 1);
     assert_eq!(lines.names(false), kept, "each is streamed once more when it is saved");
+}
+
+#[test]
+fn x_127_x_128_a_full_disk_below_the_server_takes_overrides_and_answers_denials() {
+    let disk = Disk::new("12m");
+    let mut provost = provost();
+    // The same server over a ledger of its own on that disk.
+    provost.server.kill();
+    let ledger = provost.folder.join("ledger.db");
+    fs::remove_file(&ledger).expect("it was there");
+    for beside in ["-wal", "-shm"] {
+        let _ = fs::remove_file(provost.folder.join(format!("ledger.db{beside}")));
+    }
+    symlink(disk.ledger(), &ledger).expect("a link in a folder of our own");
+    again(&mut provost, &[]);
+    wait_until_ready(&provost);
+    let kept = fs::metadata(disk.0.join("ledger.db.reserve")).expect("kept back").len();
+    assert!((1 << 20..3 << 20).contains(&kept), "{kept}");
+    let mut line = caller(&provost).connect().expect("connected");
+    let answers: RefCell<Vec<Answered>> = RefCell::default();
+    let mut ask = |uid: String, make: fn(&str, &str) -> String| {
+        let answer = send(&mut line, &uid, &make(&uid, &uid)).expect("the server goes on");
+        answers.borrow_mut().push(answer.clone());
+        answer
+    };
+
+    // Full for denials: they are answered, and say that their record is not on disk.
+    for n in 0.. {
+        disk.fill();
+        let denial = ask(format!("denial-{n}"), refused);
+        assert!(!denial.allowed && denial.codes == "no-policy,not-digest-pinned", "{denial:?}");
+        if denial.record == "pending" {
+            break;
+        }
+        assert!(n < 1000, "the disk is never full: {denial:?}");
+    }
+    // An override is let pass, and is on disk when its reply comes; the denials between are answered as before.
+    for n in 0..5 {
+        let denial = ask(format!("between-{n}"), refused);
+        assert!(!denial.allowed && denial.codes == "no-policy,not-digest-pinned", "{denial:?}");
+        let answer = ask(format!("override-{n}"), overridden);
+        let found = records(&disk.ledger(), &["--break-glass"]).pop().expect("an override");
+        assert_eq!(found["record"], answer.record.as_str(), "{answer:?}");
+        answer.must_be_overridden(&found["event"]);
+        disk.fill();
+    }
+    // What is kept back is used up as well: then nothing is overridden any more.
+    for n in 5.. {
+        disk.fill();
+        let answer = ask(format!("override-{n}"), overridden);
+        if !answer.allowed {
+            answer.must_lack_its_record();
+            break;
+        }
+        assert!(n < 2000, "what is kept back never ends");
+    }
+    let most = answers.borrow().iter().filter(|answer| answer.is_override()).count();
+    println!("{most} overrides in the {kept} bytes that were kept back");
+    assert!(most > 20, "{most} overrides in {kept} bytes");
+    ask("override-of-no-room".to_owned(), overridden).must_lack_its_record();
+    let denial = ask("denial-of-no-room".to_owned(), refused);
+    assert!(!denial.allowed && denial.record == "pending", "{denial:?}");
+    assert!(provost.is_ready(), "a ledger that fails makes nobody unready (C-45)");
+
+    // Room again: nobody restarts anything.
+    fs::remove_file(disk.ballast()).expect("remove");
+    let mut tries = 0;
+    wait::until("a denial is on disk again", Duration::from_secs(30), || {
+        tries += 1;
+        ask(format!("after-{tries}"), refused).record.contains('-').then_some(())
+    });
+    assert!(ask("override-after".to_owned(), overridden).is_override());
+    drop(line);
+    assert!(provost.end().success(), "{}", provost.server.log());
+    let (sound, said) = provost.verify_ledger(&[]);
+    assert!(sound, "{said}");
+    // Every answer is there; of an override that was denied, that denial is the last word.
+    let records = records(&disk.ledger(), &[]);
+    let last: BTreeMap<&str, &Value> =
+        records.iter().filter_map(|record| Some((record["event"]["uid"].as_str()?, &record["event"]))).collect();
+    for answer in answers.borrow().iter() {
+        let event = last.get(answer.uid.as_str()).unwrap_or_else(|| panic!("{answer:?} is not in the ledger"));
+        assert_eq!(event["verdict"], answer.verdict.as_str(), "{answer:?}");
+        if answer.is_override() {
+            answer.must_be_overridden(event);
+        }
+    }
 }
 
 #[tokio::test]

@@ -169,6 +169,11 @@ mod tests {
                 serde_json::json!({"type": "repeats", "of": "kqzt-7-9f3c2a7e11d0c4aa", "count": 312, "codes": ["unsigned"]}),
                 "repeats  unsigned 312 times of kqzt-7-9f3c2a7e11d0c4aa",
             ),
+            (
+                serde_json::json!({"type": "shed", "count": 9, "codes": ["overloaded"], "uids": ["u"]}),
+                "shed  overloaded 9 times",
+            ),
+            // As earlier versions wrote it.
             (serde_json::json!({"type": "shed", "count": 9, "uids": ["u"]}), "shed  9 times"),
         ] {
             let record = StoredRecord { body: serde_json::json!({"event": event}).to_string(), ..record("", "") };

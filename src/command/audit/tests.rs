@@ -1,7 +1,9 @@
 //! The command on real ledgers, and how it reads what people write.
 
 use super::*;
-use crate::decision::record::{Event, PolicyChange};
+use crate::decision::record::{Event, PolicyChange, ReviewInput, ReviewRecord};
+use crate::decision::review::Request;
+use crate::decision::verdict::for_tests::{denial, deny, overridden};
 use crate::edge::ledger::{Ledger, Settings, Store, Wait};
 use clap::Args as _;
 
@@ -109,4 +111,34 @@ async fn ledgers_are_merged_shown_and_verified() {
     assert_eq!(code, broken);
     assert!(out.contains("NOT as it was written") && out.contains("\n  dropped ") && out.contains("-2: "), "{out}");
     assert!(run("verify", &[&folder.path().join("none.db")]).0.contains("cannot open"));
+}
+
+#[tokio::test]
+async fn overrides_are_found_alone() {
+    let folder = tempfile::TempDir::new().expect("folder");
+    let path = folder.path().join("ledger.db");
+    let deadline = || tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+    let ledger = Ledger::open(Settings { reserve: 0, ..Settings::new(Store::File(path.clone())) }).expect("ledger");
+    let refused = || vec![denial(Code::Unsigned, None, "", "")];
+    for (uid, verdict) in
+        [("denied", deny(refused(), vec![], 1)), ("overridden", overridden(refused(), vec![], vec![]))]
+    {
+        let request = Request { uid: uid.to_owned(), ..Request::default() };
+        let input = ReviewInput { request: &request, images: &[], verdict: &verdict, fault: None, stages: &[] };
+        let appended = ledger.append(Event::Review(ReviewRecord::new(input)), Wait::Saved, deadline()).await;
+        assert!(appended.is_kept(), "{appended:?}");
+    }
+    ledger.seal(deadline()).await.expect("sealed");
+    let uids = |line: &str| -> Vec<String> {
+        let (_, out) = run(line, &[&path]);
+        let lines = out.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+        lines.map(|line| line["event"]["uid"].as_str().unwrap_or("-").to_owned()).collect()
+    };
+    assert_eq!(uids("query --break-glass -o json"), ["overridden"]);
+    assert_eq!(uids("query --break-glass --code unsigned -o json"), ["overridden"]);
+    // Twin: the code alone finds both.
+    assert_eq!(uids("query --code unsigned -o json"), ["denied", "overridden"]);
+    assert_eq!(uids("query --break-glass --code wrong-signer -o json"), [] as [&str; 0]);
+    let both = ["audit", "query", "--break-glass", "--verdict", "deny"];
+    assert!(super::Args::augment_args(clap::Command::new("audit")).try_get_matches_from(both).is_err());
 }

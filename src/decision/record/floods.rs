@@ -149,7 +149,7 @@ pub(super) fn shed(tally: &Tally) -> String {
         of: None,
         namespace: None,
         user: None,
-        codes: &[],
+        codes: &[Code::Overloaded],
         count: tally.count,
         uids: &tally.uids,
         rest: tally.rest,

@@ -30,7 +30,7 @@ use super::{Readiness, Reviewer, health, review};
 use crate::edge::metrics::{self as names, Metrics};
 
 /// How many connections health and metrics may have. None of them ever carries a review.
-const HEALTH_PLACES: Places = Places { all: 64, newcomers: 64, per_address: 16 };
+const HEALTH_PLACES: Places = Places { all: 64, newcomers: 64, strangers: 64 };
 /// How long what is in flight may take to finish; the longest review ends before.
 const LAST_REPLIES: Duration = Duration::from_secs(32);
 /// The pause after a failed accept, which mostly means that there are no file descriptors left.
@@ -45,8 +45,7 @@ pub struct Listeners {
     pub health: TcpListener,
     /// The TLS settings of the review path, from [`crate::edge::tls::server_config`].
     pub tls: Arc<rustls::ServerConfig>,
-    /// How many connections the review path may have. Of these, at most 512 may not have carried a valid review, and of
-    /// those, beside the ones that have only just come, at most 64 are of one address.
+    /// How many connections the review path may have. Of these, at most 1024 may not have carried a valid review.
     pub connections: usize,
     /// How callers make themselves known.
     pub callers: Arc<Callers>,

@@ -565,9 +565,9 @@ async fn c_08_x_132_who_is_let_in_and_as_whom() {
         check.offer(std::path::Path::new("ca.crt"), ca.0.pem().as_bytes()).expect("a CA");
         Some(Arc::new(check))
     };
-    let forced = served_for(brief(), Duration::ZERO, 100, check(true)).await;
-    let either = served_for(brief(), Duration::ZERO, 100, check(false)).await;
-    let tokens = served_for(brief(), Duration::ZERO, 100, None).await;
+    let forced = served_for(Patience::default(), Duration::ZERO, 100, check(true)).await;
+    let either = served_for(Patience::default(), Duration::ZERO, 100, check(false)).await;
+    let tokens = served_for(Patience::default(), Duration::ZERO, 100, None).await;
     let table = [
         // what is shown, the path, and who that is: where a certificate must be shown, where it may be, where none is asked for
         (Some(&right), "/validate", [Some("certificate"), Some("certificate"), Some("unknown")]),

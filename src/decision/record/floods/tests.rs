@@ -155,6 +155,10 @@ fn x_128_memory_is_bounded_whatever_the_keys() {
     assert!(tally.rest().is_some());
     let record = events[0].draft().seal(ChainName::drawn(7), 1, at(0), &Writer::new("c", "r"), NO_RECORD);
     assert!(record.line(false).len() <= MAX_RECORD, "{}", record.line(false).len());
+    // It is found by the code that the callers were told.
+    let row = Row::of(&record.body).expect("a record");
+    let found: Vec<_> = row.images.iter().filter_map(|image| image.code.as_deref()).collect();
+    assert_eq!((row.verdict.as_str(), row.codes.as_str(), found), ("shed", "overloaded", vec!["overloaded"]));
 }
 
 #[test]
