@@ -382,7 +382,7 @@ pub(crate) fn evidence_in(bytes: &[u8]) -> Arc<Facts> {
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
             let evidence = Evidence::new(Echo { body, content_type }, Settings::default());
-            let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+            let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
             evidence.answer(&question, deadline, Arc::new(|_| false)).await.facts
         })
     })
