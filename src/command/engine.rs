@@ -47,7 +47,7 @@ impl Engine {
             policies: loaded.set,
             evidence: Evidence::new(registry.clone(), evidence::Settings::default()),
             registry,
-            limits: Limits { images_per_review: config.images_per_review.value },
+            limits: Limits { images_per_review: config.images_per_review.value, ..Limits::default() },
         })
     }
 }

@@ -60,12 +60,17 @@ pub fn verdict_with_places(
     place: impl Fn(usize) -> Option<String>,
 ) -> String {
     let mut out = String::new();
+    // A denial keeps no proofs; where each of its reasons is about an image, all images were judged.
+    let all_judged = !verdict.denials().is_empty() && verdict.denials().iter().all(|denial| denial.place().is_some());
     for (index, image) in images.iter().enumerate() {
         let denials: Vec<&Denial> = verdict.denials().iter().filter(|d| d.place() == Some(&image.place)).collect();
         let proofs: Vec<&Proof> = verdict.proofs().iter().filter(|p| *p.place() == image.place).collect();
         let _ = writeln!(out, "  image   {}", printable(&image.text));
         if let Some(place) = place(index) {
             let _ = writeln!(out, "          {}", printable(&place));
+        }
+        if all_judged && denials.is_empty() && proofs.is_empty() {
+            let _ = writeln!(out, "          {} nothing against this image", mark(true));
         }
         one_image(&mut out, &denials, &proofs);
     }

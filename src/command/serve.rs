@@ -74,7 +74,7 @@ struct Flags {
     /// Reviews that compute at once; beyond, a review is refused as overloaded
     #[arg(long, env = "PROVOST_COMPUTING", value_name = "COUNT")]
     computing: Option<String>,
-    /// Reviews that wait for evidence at once, at most half of them for one registry
+    /// Reviews that wait for evidence at once; at one registry they begin at most half as many searches
     #[arg(long, env = "PROVOST_WAITING", value_name = "COUNT")]
     waiting: Option<String>,
     /// Distinct images that one review may hold

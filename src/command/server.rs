@@ -90,7 +90,7 @@ impl Server {
             for_strangers: evidence.over(registry.without_credentials()),
             evidence,
             ledger: ledger.clone(),
-            limits: Limits { images_per_review: config.images_per_review.value },
+            limits: Limits { images_per_review: config.images_per_review.value, ..Limits::default() },
             load: Load::new(LoadLimits {
                 computing: config.computing.value,
                 waiting: config.waiting.value,

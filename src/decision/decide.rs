@@ -3,7 +3,7 @@
 //! An admission needs, for every image, a [`Ground`] for each rule that covers it in each policy that governs. A ground is
 //! made in [`prove`] and nowhere else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -31,8 +31,9 @@ pub fn decide(review: &Review, governing: &Governing, plan: &Plan, answers: &[An
     // What an override would have to waive: every denial, and what was not judged because an image is refused anyway.
     let mut at_stake = plan.whole.clone();
     let mut proofs = Vec::new();
+    let overspent = overspent(plan, governing, answers, now);
     for (image, step) in review.images.iter().zip(&plan.steps) {
-        match judge(image, step, plan, governing, answers, now) {
+        match judge(image, step, plan, governing, answers, overspent.as_deref(), now) {
             Ok(proven) => proofs.extend(proven),
             Err(mut refused) => {
                 refused.sort_by_key(Denial::code);
@@ -59,10 +60,7 @@ pub fn decide(review: &Review, governing: &Governing, plan: &Plan, answers: &[An
         return match break_glass::judge(review, governing, &at_stake) {
             Outcome::NotAsked => Verdict::Deny(Denied { denials, policies, images }),
             Outcome::Refused(faults) => {
-                for fault in faults {
-                    put_beside(&mut denials, fault);
-                }
-                Verdict::Deny(Denied { denials, policies, images })
+                Verdict::Deny(Denied { denials: put_beside(denials, faults), policies, images })
             }
             Outcome::Waived(permissions) => {
                 let notes = notes(review, &proofs).into_iter().filter(|note| *note != Note::GrantNotNeeded).collect();
@@ -168,12 +166,38 @@ impl Enough {
     }
 }
 
+/// More signature checks in vain than a review may have, in words; `None` where it stays within.
+///
+/// Counted are the images that stay unproven although all their sources have answered: what such a search takes is a property
+/// of what the registry holds, so that every replica, cold or warm, counts alike. What a proof took is not counted: that
+/// depends on the order of the registry's answers, and with it would the verdict.
+fn overspent(plan: &Plan, governing: &Governing, answers: &[Answer], now: Timestamp) -> Option<String> {
+    let most = plan.checks_in_vain;
+    let total = |counted: &dyn Fn(usize, &Facts) -> bool| {
+        let facts = answers.iter().map(|answer| answer.facts.as_ref()).enumerate();
+        facts
+            .filter(|(index, facts)| counted(*index, facts))
+            .map(|(_, facts)| facts.checks)
+            .fold(0, usize::saturating_add)
+    };
+    if total(&|_, _| true) <= most {
+        return None;
+    }
+    let made = total(&|index, facts| {
+        facts.exhausted
+            && facts.unanswered.is_empty()
+            && !Enough::new(plan, governing, index, now).is_some_and(|enough| enough.holds(facts))
+    });
+    (made > most).then(|| format!("{made} signature checks for this object proved nothing, {most} are the limit"))
+}
+
 fn judge(
     image: &ReviewedImage,
     step: &Step,
     plan: &Plan,
     governing: &Governing,
     answers: &[Answer],
+    overspent: Option<&str>,
     now: Timestamp,
 ) -> Result<Vec<Proof>, Vec<Denial>> {
     let (pinned, denials, rules, question) = match step {
@@ -202,7 +226,7 @@ fn judge(
         if question.is_none() && refused && rule.signatures.is_some() {
             continue; // Not asked, since the image is refused already.
         }
-        match prove(policy, rule, pinned, answer.map(|answer| (answer, children)), now) {
+        match prove(policy, rule, pinned, answer.map(|answer| (answer, children)), overspent, now) {
             Ok(ground) => proofs.push(Proof { place: image.place.clone(), image: Some(pinned.clone()), ground }),
             Err(Refuted { code, wanted, found }) => {
                 denials.push(Denial::of_rule(code, image, policy, Some(rule), wanted, found));
@@ -256,13 +280,30 @@ fn unjudged<'a>(
 }
 
 /// Puts what is wrong with a request for an override behind the denials of the same image; what is about the whole review
-/// comes last.
-fn put_beside(denials: &mut Vec<Denial>, fault: Denial) {
-    let behind = fault
-        .place
-        .as_ref()
-        .and_then(|place| denials.iter().rposition(|denial| denial.place.as_ref() == Some(place)).map(|last| last + 1));
-    denials.insert(behind.unwrap_or(denials.len()), fault);
+/// comes last. There may be a fault for each of thousands of containers.
+fn put_beside(denials: Vec<Denial>, faults: Vec<Denial>) -> Vec<Denial> {
+    let path = |denial: &Denial| denial.place.as_ref().map(|place| place.path.clone());
+    let mut behind: HashMap<String, (usize, Vec<Denial>)> = HashMap::new();
+    for (index, denial) in denials.iter().enumerate() {
+        if let Some(path) = path(denial) {
+            behind.entry(path).or_default().0 = index;
+        }
+    }
+    let mut rest = Vec::new();
+    for fault in faults {
+        match path(&fault).and_then(|path| behind.get_mut(&path)) {
+            Some((_, faults)) => faults.push(fault),
+            None => rest.push(fault),
+        }
+    }
+    let mut out = Vec::with_capacity(denials.len() + rest.len());
+    for (index, denial) in denials.into_iter().enumerate() {
+        let last = path(&denial).and_then(|path| behind.get_mut(&path)).filter(|(last, _)| *last == index);
+        out.push(denial);
+        out.append(last.map_or(&mut Vec::new(), |(_, faults)| faults));
+    }
+    out.append(&mut rest);
+    out
 }
 
 /// An index whose child was withdrawn is withdrawn with it.
@@ -288,12 +329,14 @@ struct Refuted {
 }
 
 /// The one place that makes the ground of a rule: from the digest alone where the rule asks for nothing else, else from as
-/// many counted signatures as the rule wants. With the answer comes whether the image's children had to be known.
+/// many counted signatures as the rule wants. With the answer comes whether the image's children had to be known; where the
+/// review overspent, `overspent` says how.
 fn prove(
     policy: &Policy,
     rule: &Rule,
     image: &PinnedImage,
     answer: Option<(&Answer, bool)>,
+    overspent: Option<&str>,
     now: Timestamp,
 ) -> Result<Ground, Refuted> {
     let listed = rule.digests.as_ref().is_some_and(|digests| digests.contains(&image.digest()));
@@ -336,6 +379,10 @@ fn prove(
     }
     if !facts.exhausted {
         return refuted(Code::InternalError, "the search stopped early".to_owned());
+    }
+    // An image that took no check has no part in it.
+    if let Some(overspent) = overspent.filter(|_| facts.checks > 0) {
+        return refuted(Code::BudgetExceeded, overspent.to_owned());
     }
     let (code, found) = nearest(policy, wanted, image.digest(), facts, &counted, now);
     refuted(code, found)
@@ -559,4 +606,43 @@ fn notes(review: &Review, proofs: &[Proof]) -> Vec<Note> {
         notes.insert(Note::EmptyTemplateImage);
     }
     notes.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::review::{Holder, Place};
+    use super::super::verdict::for_tests::denial;
+    use super::*;
+
+    #[test]
+    fn x_115_what_is_wrong_with_an_override_stands_behind_the_denials_of_the_same_image() {
+        let at = |code, index: Option<usize>, found: &str| {
+            let place = |index| Place {
+                path: format!("spec.ephemeralContainers[{index}]"),
+                holder: Holder::EphemeralContainer,
+                name: format!("c{index}"),
+            };
+            denial(code, index.map(|index| (place(index), "r/a")), found, "")
+        };
+        let denials = vec![
+            at(Code::Unsigned, Some(0), "a"),
+            at(Code::NotReleaseRepo, Some(1), "b"),
+            at(Code::Unsigned, Some(1), "c"),
+            at(Code::NoPolicy, None, "d"),
+            at(Code::Unsigned, Some(2), "e"),
+        ];
+        let faults = vec![
+            at(Code::BreakGlassRefused, None, "1"),
+            at(Code::BreakGlassMalformed, Some(2), "2"),
+            at(Code::BreakGlassMalformed, Some(1), "3"),
+            at(Code::GrantInsufficient, Some(1), "4"),
+            at(Code::BreakGlassMalformed, Some(7), "5"),
+            at(Code::GrantNotWaivable, None, "6"),
+        ];
+        let order: String = put_beside(denials, faults).iter().map(Denial::found).collect();
+        assert_eq!(order, "abc34de2156");
+        // One fault for each of thousands of containers is a matter of thousands of steps, not of their square.
+        let many = || (0..20_000).map(|index| at(Code::Unsigned, Some(index), "")).collect::<Vec<_>>();
+        assert_eq!(put_beside(many(), many()).len(), 40_000);
+    }
 }

@@ -75,6 +75,9 @@ pub struct Facts {
     pub limit: Option<String>,
     /// Every source was asked to its end. Where unset, the search may be resumed.
     pub exhausted: bool,
+    /// Signature checks that the search took: pairs of candidate and key. Of a search to its end it is a property of what the
+    /// registry holds; of one that stopped early it also depends on what came first.
+    pub checks: usize,
 }
 
 impl Facts {

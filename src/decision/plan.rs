@@ -18,11 +18,13 @@ use super::verdict::{Denial, Ground};
 pub struct Limits {
     /// Distinct image references in one review.
     pub images_per_review: usize,
+    /// Signature checks in vain: those of all images of a review that stay unproven.
+    pub checks_in_vain: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { images_per_review: 64 }
+        Self { images_per_review: 64, checks_in_vain: 2000 }
     }
 }
 
@@ -36,6 +38,8 @@ pub struct Plan {
     pub(in crate::decision) steps: Vec<Step>,
     /// What must be asked; each distinct image once.
     pub(in crate::decision) questions: Vec<Question>,
+    /// [`Limits::checks_in_vain`].
+    pub(in crate::decision) checks_in_vain: usize,
 }
 
 /// Where one image stands after planning.
@@ -82,7 +86,7 @@ impl Plan {
 /// Settles what needs no evidence.
 #[must_use]
 pub fn plan(review: &Review, governing: &Governing, limits: Limits) -> Plan {
-    let mut plan = Plan::default();
+    let mut plan = Plan { checks_in_vain: limits.checks_in_vain, ..Plan::default() };
     for field in review.unknown_fields.iter().filter(|field| !field.unchanged) {
         plan.whole.push(Denial::of_review(
             Code::UnknownImageField,

@@ -87,23 +87,34 @@ impl Digest {
     /// The 64 hex digits, without `sha256:`.
     #[must_use]
     pub fn hex(&self) -> String {
-        use fmt::Write as _;
-        self.0.iter().fold(String::with_capacity(64), |mut out, b| {
-            let _ = write!(out, "{b:02x}");
-            out
-        })
+        self.text()[PREFIX.len()..].to_owned()
     }
 
     /// `sha256:` and the first 12 hex digits, for places where width is short.
     #[must_use]
     pub fn short(&self) -> String {
-        format!("sha256:{}", &self.hex()[..12])
+        self.text()[..PREFIX.len() + 12].to_owned()
+    }
+
+    /// As [`Display`](fmt::Display) writes it: digests stand all over replies and records, so this is no place for `{:02x}`.
+    fn text(&self) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = String::with_capacity(PREFIX.len() + 64);
+        text.push_str(PREFIX);
+        for byte in self.0 {
+            text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            text.push(char::from(DIGITS[usize::from(byte & 15)]));
+        }
+        text
     }
 }
 
+/// The one algorithm, and what stands between it and the digits.
+const PREFIX: &str = "sha256:";
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
+        f.write_str(&self.text())
     }
 }
 

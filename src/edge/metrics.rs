@@ -79,6 +79,8 @@ metrics! {
         "Connections of the review path";
     IN_FLIGHT = gauge "provost_in_flight", metrics::Unit::Count,
         "Reviews being read, judged or answered";
+    WAITING = gauge "provost_waiting", metrics::Unit::Count,
+        "Reviews that wait for evidence from registries";
     OVERLOADED_TOTAL = counter "provost_overloaded_total", metrics::Unit::Count,
         "Reviews turned away unjudged because there was no room for them";
     CALLERS_UNKNOWN_TOTAL = counter "provost_callers_unknown_total", metrics::Unit::Count,

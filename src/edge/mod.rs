@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod clock;
 pub mod config;
+pub mod cores;
 pub mod evidence;
 pub mod http;
 pub mod ledger;

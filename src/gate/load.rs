@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::decision::evidence::Question;
 use crate::decision::reference::Host;
+use crate::edge::metrics;
 
 /// How long a review may wait for its turn to compute, which takes far less than a millisecond for each before it.
 const TURN: Duration = Duration::from_millis(250);
@@ -19,9 +20,11 @@ const TURN: Duration = Duration::from_millis(250);
 pub struct LoadLimits {
     /// Reviews that compute.
     pub computing: usize,
-    /// Reviews that wait for evidence; at most half of them for one registry host, unless they wait for one search.
+    /// Reviews that wait for evidence. At one registry host at most half as many searches are begun by them, of which one
+    /// review may begin many; who joins a search adds nothing.
     pub waiting: usize,
-    /// Callers are told apart: those that are not known wait in half of the places at most.
+    /// Callers are told apart: those that are not known wait in half of the places at most, and begin half of a host's
+    /// searches at most.
     pub told_apart: bool,
 }
 
@@ -46,8 +49,15 @@ struct Waiting {
     strangers: usize,
     /// How many wait for each search.
     searches: HashMap<Search, usize>,
-    /// How many have begun a search at each host. Who joins one adds nothing to the host's load.
-    hosts: HashMap<Host, usize>,
+    /// What was begun at each host.
+    hosts: HashMap<Host, Begun>,
+}
+
+/// Searches that were begun at one host by reviews that still wait. Who joins one adds nothing to the host's load.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Begun {
+    all: usize,
+    strangers: usize,
 }
 
 /// A search: the question, and whether it is asked for a caller that is known.
@@ -58,7 +68,8 @@ type Search = (Question, bool);
 pub struct Place<'a> {
     load: &'a Load,
     searches: Vec<Search>,
-    hosts: Vec<Host>,
+    /// How many of them were begun, by host.
+    begun: HashMap<Host, usize>,
     known: bool,
 }
 
@@ -87,25 +98,31 @@ impl Load {
             return None;
         }
         let searches: Vec<Search> = questions.iter().map(|question| ((*question).clone(), known)).collect();
-        let mut hosts: Vec<Host> = searches
-            .iter()
-            .filter(|search| !waiting.searches.contains_key(search))
-            .map(|(question, _)| question.image.repository().host().clone())
-            .collect();
-        hosts.sort_unstable();
-        hosts.dedup();
-        if hosts.iter().any(|host| waiting.hosts.get(host).is_some_and(|begun| *begun >= half)) {
+        let mut begun: HashMap<Host, usize> = HashMap::new();
+        for (question, _) in searches.iter().filter(|search| !waiting.searches.contains_key(search)) {
+            *begun.entry(question.image.repository().host().clone()).or_insert(0) += 1;
+        }
+        // One review by itself may always begin all that it needs.
+        let fits = |begun: usize, more: usize, most: usize| begun == 0 || begun + more <= most;
+        let has_room = |(host, more): (&Host, &usize)| {
+            let Begun { all, strangers } = waiting.hosts.get(host).copied().unwrap_or_default();
+            fits(all, *more, half) && (!told_apart || known || fits(strangers, *more, half.div_ceil(2)))
+        };
+        if !begun.iter().all(has_room) {
             return None;
         }
         waiting.reviews += 1;
+        ::metrics::gauge!(metrics::WAITING).increment(1.0);
         waiting.strangers += usize::from(!known);
         for search in &searches {
             *waiting.searches.entry(search.clone()).or_insert(0) += 1;
         }
-        for host in &hosts {
-            *waiting.hosts.entry(host.clone()).or_insert(0) += 1;
+        for (host, more) in &begun {
+            let at = waiting.hosts.entry(host.clone()).or_default();
+            at.all += more;
+            at.strangers += if known { 0 } else { *more };
         }
-        Some(Place { load: self, searches, hosts, known })
+        Some(Place { load: self, searches, begun, known })
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -118,23 +135,26 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut waiting = self.load.lock();
         waiting.reviews = waiting.reviews.saturating_sub(1);
+        ::metrics::gauge!(metrics::WAITING).decrement(1.0);
         if !self.known {
             waiting.strangers = waiting.strangers.saturating_sub(1);
         }
         for search in &self.searches {
-            give_back(&mut waiting.searches, search);
+            if let Some(count) = waiting.searches.get_mut(search) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    waiting.searches.remove(search);
+                }
+            }
         }
-        for host in &self.hosts {
-            give_back(&mut waiting.hosts, host);
-        }
-    }
-}
-
-fn give_back<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            counts.remove(key);
+        for (host, less) in &self.begun {
+            if let Some(at) = waiting.hosts.get_mut(host) {
+                at.all = at.all.saturating_sub(*less);
+                at.strangers = at.strangers.saturating_sub(if self.known { 0 } else { *less });
+                if at.all == 0 {
+                    waiting.hosts.remove(host);
+                }
+            }
         }
     }
 }
@@ -182,8 +202,43 @@ mod tests {
         let question = question("slow.example", '1');
         let places: Vec<_> = (0..1000).map(|_| load.place(&[&question], true).expect("a place")).collect();
         assert!(load.place(&[&question], true).is_none());
-        assert_eq!(load.lock().hosts.values().sum::<usize>(), 1);
+        assert_eq!(load.lock().hosts.values().map(|begun| begun.all).sum::<usize>(), 1);
         drop(places);
+    }
+
+    #[test]
+    fn x_101_a_host_is_loaded_by_searches_and_not_by_reviews() {
+        let of = |digits: std::ops::Range<u32>| -> Vec<Question> {
+            let digit = |n| char::from_digit(n, 16).expect("a hex digit");
+            digits.map(|n| question("slow.example", digit(n))).collect()
+        };
+        let begin = |load: &Load, questions: &[Question], known| -> Option<usize> {
+            let questions: Vec<&Question> = questions.iter().collect();
+            // Held until the end of the test.
+            load.place(&questions, known).map(std::mem::forget).map(|()| load.lock().reviews)
+        };
+        let load = load(16, true);
+        assert_eq!(begin(&load, &of(0..5), true), Some(1));
+        assert_eq!(begin(&load, &of(5..9), true), None, "five and four searches, eight may be begun at one host");
+        assert_eq!(begin(&load, &of(5..8), true), Some(2));
+        assert_eq!(begin(&load, &of(2..6), true), Some(3), "what others search for already is joined");
+        // A review that needs more than that has it while nobody else asks there.
+        let load = Load::new(LoadLimits { computing: 1, waiting: 16, told_apart: true });
+        assert_eq!(begin(&load, &of(0..12), true), Some(1));
+        assert_eq!(begin(&load, &of(12..13), true), None);
+    }
+
+    #[test]
+    fn x_132_strangers_leave_half_of_a_host_to_those_whom_we_know() {
+        let of = |digit: char| question("r.example", digit);
+        for (told_apart, places) in [(true, 4), (false, 8)] {
+            let load = load(16, told_apart);
+            let held: Vec<_> = ('0'..='9').map_while(|digit| load.place(&[&of(digit)], false)).collect();
+            assert_eq!(held.len(), places);
+            assert_eq!(load.place(&[&of('a')], true).is_some(), told_apart);
+            drop(held);
+            assert!(load.lock().hosts.is_empty() && load.lock().searches.is_empty());
+        }
     }
 
     #[test]

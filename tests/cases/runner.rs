@@ -36,6 +36,8 @@ struct GivenFacts {
     limit: Option<String>,
     /// The search stopped before every source was asked.
     stopped_early: bool,
+    /// Signature checks that it took.
+    checks: usize,
 }
 
 #[derive(Deserialize)]
@@ -153,6 +155,7 @@ fn facts(given: &GivenFacts, digest: Digest) -> Facts {
         children: given.children.clone(),
         limit: given.limit.clone(),
         exhausted: !given.stopped_early,
+        checks: given.checks,
     }
 }
 

@@ -81,6 +81,7 @@ fn c_33_c_34_only_what_was_asked_for_differs_from_the_reference() {
     changed["timeoutSeconds"] = json!(30);
     changed["clientConfig"]["service"]["name"] = json!("gate-provost");
     changed["clientConfig"]["service"]["namespace"] = json!("security");
+    changed["clientConfig"]["service"]["path"] = json!("/validate/another-token-that-only-tests-know");
     changed["namespaceSelector"]["matchExpressions"][0]["values"] = json!(["security", "kube-system", "calico-system"]);
     assert_eq!(hook, &want);
 }
@@ -265,7 +266,7 @@ fn tls_comes_from_a_secret_or_from_values() {
     // 288 is 0440: the group of the pod reads it, nobody writes it.
     assert_eq!(volume(spec, "tls")["secret"], json!({"secretName": "provost-tls", "defaultMode": 288}));
     assert_eq!(mount(spec, "tls"), json!({"name": "tls", "mountPath": "/etc/provost/tls", "readOnly": true}));
-    assert!(!names(least()).iter().any(|name| name.starts_with("Secret/")));
+    assert!(!names(least()).contains(&"Secret/provost-tls".to_owned()));
 
     let secret = find(full(), "Secret", "gate-provost-tls");
     assert_eq!(secret["type"], "kubernetes.io/tls");
@@ -276,6 +277,101 @@ fn tls_comes_from_a_secret_or_from_values() {
     }
     let spec = &find(full(), "StatefulSet", "gate-provost")["spec"];
     assert_eq!(volume(spec, "tls")["secret"]["secretName"], "gate-provost-tls");
+}
+
+/// The tokens of a rendering: what its Secret holds, and the path of its webhook.
+fn tokens(objects: &[Value], name: &str) -> (Option<String>, Value) {
+    let secret = objects.iter().find(|o| o["kind"] == "Secret" && o["metadata"]["name"] == format!("{name}-callers"));
+    let content = secret.map(|secret| {
+        let bytes = STANDARD.decode(secret["data"]["tokens"].as_str().expect("text")).expect("base64");
+        String::from_utf8(bytes).expect("UTF-8")
+    });
+    let hook = objects.iter().find(|o| o["kind"] == "ValidatingWebhookConfiguration");
+    (content, hook.map_or(Value::Null, |hook| hook["webhooks"][0]["clientConfig"]["service"]["path"].clone()))
+}
+
+#[test]
+fn c_08_callers_are_known_by_the_token_that_the_webhook_is_registered_with() {
+    let (content, path) = tokens(least(), "provost");
+    assert_eq!(content.as_deref(), Some("a-token-that-only-tests-know\n"));
+    assert_eq!(path, "/validate/a-token-that-only-tests-know");
+    let spec = &find(least(), "StatefulSet", "provost")["spec"];
+    let read_only = |name: &str| json!({"name": name, "mountPath": format!("/etc/provost/{name}"), "readOnly": true});
+    assert_eq!(mount(spec, "callers"), read_only("callers"));
+    let secret = json!({"secret": {"name": "provost-callers", "items": [{"key": "tokens", "path": "tokens"}]}});
+    assert_eq!(volume(spec, "callers")["projected"], json!({"defaultMode": 288, "sources": [secret]}));
+
+    // While one token replaces another, the first is registered and both are accepted.
+    let two = objects("provost", "provost", LEAST, &["caller.tokens={0123456789abcdef-new,0123456789abcdef-old}"]);
+    let (content, path) = tokens(&two, "provost");
+    assert_eq!(content.as_deref(), Some("0123456789abcdef-new\n0123456789abcdef-old\n"));
+    assert_eq!(path, "/validate/0123456789abcdef-new");
+    let template = |objects: &[Value]| find(objects, "StatefulSet", "provost")["spec"]["template"].clone();
+    assert_eq!(template(&two), template(least()), "nobody restarts for a token");
+
+    // A Secret of one's own, and a CA for client certificates beside it.
+    assert_eq!(tokens(full(), "gate-provost"), (None, json!("/validate/another-token-that-only-tests-know")));
+    let spec = &find(full(), "StatefulSet", "gate-provost")["spec"];
+    let secret = json!({"secret": {"name": "gate-tokens", "items": [{"key": "tokens", "path": "tokens"}]}});
+    let ca = json!({"configMap": {"name": "gate-provost-callers", "items": [{"key": "ca.crt", "path": "ca.crt"}]}});
+    assert_eq!(volume(spec, "callers")["projected"]["sources"], json!([secret, ca]));
+    let ca = find(full(), "ConfigMap", "gate-provost-callers")["data"]["ca.crt"].as_str().expect("text").to_owned();
+    assert!(ca.starts_with("-----BEGIN CERTIFICATE-----\ncallers\n"), "{ca}");
+}
+
+#[test]
+fn c_08_with_a_client_ca_alone_there_is_no_token() {
+    let settings = ["caller.tokens=null", "caller.clientCa=-----BEGIN CERTIFICATE-----"];
+    let only = objects("provost", "provost", LEAST, &settings);
+    assert_eq!(tokens(&only, "provost"), (None, json!("/validate")));
+    let text = find(&only, "ConfigMap", "provost")["data"]["provost.yaml"].as_str().expect("text");
+    let config: Value = serde_saphyr::from_str(text).expect("YAML");
+    assert_eq!(
+        (&config["callerToken"], &config["tls"]["clientCa"]),
+        (&Value::Null, &json!("/etc/provost/callers/ca.crt"))
+    );
+    let spec = &find(&only, "StatefulSet", "provost")["spec"];
+    let ca = json!({"configMap": {"name": "provost-callers", "items": [{"key": "ca.crt", "path": "ca.crt"}]}});
+    assert_eq!(volume(spec, "callers")["projected"]["sources"], json!([ca]));
+}
+
+/// Where helm does not see the cluster it cannot keep a token that it made: it makes none, and says what to give.
+#[test]
+fn c_08_no_token_is_made_that_would_be_another_one_at_the_next_rendering() {
+    let refused = |settings: &[&str], want: &str| {
+        let said = template("provost", "provost", LEAST, settings);
+        assert!(!said.good && said.stdout.is_empty(), "{settings:?} rendered");
+        assert!(said.stderr.contains(want), "{settings:?}: {}", said.stderr);
+        for secret in ["a-token-that-only-tests-know", "0123456789", "UPPER"] {
+            assert!(!said.stderr.contains(secret), "{settings:?}: no message shows a token: {}", said.stderr);
+        }
+    };
+    let blind = "this rendering cannot see the cluster (helm template, --dry-run=client, most GitOps tools)";
+    refused(&["caller.tokens=null"], blind);
+    refused(&["caller.tokens=null", "webhook.enabled=false"], blind);
+    refused(&["caller.tokens=null", "caller.existingSecret=mine"], blind);
+    // What does not need it renders: the first step of an installation, or the token beside the Secret.
+    let own = ["caller.tokens=null", "caller.existingSecret=mine", "webhook.enabled=false"];
+    assert_eq!(tokens(&objects("provost", "provost", LEAST, &own), "provost"), (None, Value::Null));
+    let own = objects("provost", "provost", LEAST, &["caller.existingSecret=mine"]);
+    assert_eq!(tokens(&own, "provost"), (None, json!("/validate/a-token-that-only-tests-know")));
+
+    for settings in [
+        &["caller.tokens={0123456789abcde}"][..],
+        &["caller.tokens={0123456789abcdef,UPPER-CASE-012345}"],
+        &["caller.tokens={-0123456789abcdef}"],
+        &["caller.tokens={0123456789abcdef/x}"],
+        &["caller.tokens={#0123456789abcdef}"],
+        &["caller.tokens={0123456789abcde}", "caller.existingSecret=mine"],
+    ] {
+        refused(settings, "token");
+    }
+    refused(
+        &["caller.tokens={0123456789abcdef,0123456789abcdeg}", "caller.existingSecret=mine"],
+        "give only the token that is registered",
+    );
+    refused(&["caller.clientSubjects={kube-apiserver}"], "caller.clientSubjects: give the CA");
+    assert!(template("provost", "provost", LEAST, &["caller.tokens={0123456789abcdef}"]).good);
 }
 
 #[test]
@@ -290,6 +386,7 @@ fn provost_yaml_holds_what_was_given_and_the_places_of_this_chart() {
         "tls": {"cert": "/etc/provost/tls/tls.crt", "key": "/etc/provost/tls/tls.key"},
         "policies": "/etc/provost/policies",
         "ledger": {"store": "/var/lib/provost/ledger.db", "durability": "denials"},
+        "callerToken": "/etc/provost/callers/tokens",
         "logFormat": "json",
     });
     assert_eq!(config(least(), "provost"), want);
@@ -305,7 +402,10 @@ fn provost_yaml_holds_what_was_given_and_the_places_of_this_chart() {
         "ca": "/etc/provost/registries/corp-ca.pem",
         "credentialsFile": "/etc/provost/registries/config.json",
     }});
-    want["limits"] = json!({"connections": 512, "imagesPerReview": 128});
+    want["limits"] = json!({"connections": 512, "computing": 64, "waiting": 500, "imagesPerReview": 128});
+    want["observe"] = json!(true);
+    want["tls"]["clientCa"] = json!("/etc/provost/callers/ca.crt");
+    want["tls"]["clientSubjects"] = json!(["kube-apiserver"]);
     want["cache"] = json!({"size": "128MiB", "staleProofs": "12h"});
     want["records"] = json!("none");
     assert_eq!(config(full(), "gate-provost"), want);
@@ -457,6 +557,9 @@ fn what_is_misspelt_is_refused() {
         ("ledger.durability=none", "/ledger/durability", "ledger.durability=all"),
         ("policies.keys/release\\.pub=x", "policies", "policies.release\\.pub=x"),
         ("tls.ca=ca.pem", "/tls/ca", "tls.ca=-----BEGIN CERTIFICATE-----"),
+        ("caller.existingSecret=My_Secret", "/caller/existingSecret", "caller.existingSecret=my-secret"),
+        ("caller.clientCa=ca.pem", "/caller/clientCa", "caller.clientCa=-----BEGIN CERTIFICATE-----"),
+        ("caller.token=0123456789abcdef", "caller", "caller.tokens={0123456789abcdef}"),
         ("surprise=1", "surprise", "listenAddress=127.0.0.1"),
     ] {
         let said = template("provost", "provost", LEAST, &[bad]);
@@ -485,4 +588,9 @@ fn the_notes_tell_how_to_open_the_gate() {
     let unarmed = notes("provost", LEAST, &["webhook.enabled=false"]);
     assert!(unarmed.contains("Nothing is gated yet."), "{unarmed}");
     assert!(!unarmed.contains("failurePolicy"), "{unarmed}");
+    assert!(armed.contains("one of those in the Secret gate-tokens, or by its client certificate."), "{armed}");
+    assert!(unarmed.contains("one of those in the Secret provost-callers."), "{unarmed}");
+    for notes in [&armed, &unarmed] {
+        assert!(!notes.contains("tests-know"), "no token stands there: {notes}");
+    }
 }

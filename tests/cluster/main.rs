@@ -10,8 +10,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod break_glass;
+mod callers;
 mod faults;
 mod fields;
+mod helm;
 mod kinds;
 mod mirror;
 mod objects;

@@ -33,7 +33,7 @@ fn c_11_a_webhook_by_url() {
     let world = world();
     let namespace = "own-url";
     let provost = setup(Setup::on_loopback(), namespace).start();
-    let change = json!({"clientConfig": {"url": format!("https://{}/validate", provost.listen)}});
+    let change = json!({"clientConfig": {"url": format!("https://{}{}", provost.listen, provost.path())}});
     let ca = provost.certificates.ca();
     let gate = world.own_gate(namespace, provost, &ca, &change);
     for (name, image, want) in [

@@ -57,7 +57,10 @@ pub(crate) struct Gate {
 }
 
 /// Namespaces that only a gate of their own reviews; each is named in one test.
-pub(crate) const OWN: [&str; 9] = [
+pub(crate) const OWN: [&str; 12] = [
+    "own-known",
+    "own-stranger",
+    "own-rotated",
     "own-url",
     "own-reload",
     "own-swap",
@@ -88,6 +91,7 @@ impl World {
             .policy("warned.yaml", policy("warned", "warned-*", "warn", &registry.host))
             .policy("audited.yaml", policy("audited", "audited-*", "audit", &registry.host))
             .policy("withdrawn.yaml", deny_list(&images.withdrawn))
+            .policy("glass.yaml", with_break_glass(&policy("glass", "glass-*", "enforce", &registry.host)))
             .start();
         let cluster = cluster.join().expect("the cluster starts");
         old_objects(&cluster, &images);
@@ -95,8 +99,7 @@ impl World {
         let selector = json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": excluded});
         let gate = Gate { provost, hook: "images.provost.dev".to_owned() };
         let service = service(&gate.provost, "provost");
-        let configuration =
-            registration("provost", &gate.hook, &json!(null), &selector, &gate.provost.certificates.ca());
+        let configuration = registration("provost", &gate, &json!(null), &selector, &gate.provost.certificates.ca());
         cluster.apply(&[namespace_object("provost"), service, configuration]);
         gate.wait_until_called(&cluster, "apps-probe");
         Self { cluster, registry, images, gate }
@@ -113,28 +116,27 @@ impl World {
         assert!(OWN.contains(&namespace), "the shared webhook must leave {namespace} out");
         let gate = Gate { provost, hook: format!("{namespace}.provost.dev") };
         self.register(namespace, &gate, roots, change);
-        gate.wait_until_called(&self.cluster, namespace);
         gate
     }
 
-    /// Registers a gate for a namespace, as the reference says but for `change`.
-    fn register(&self, namespace: &'static str, gate: &Gate, roots: &str, change: &Value) {
+    /// Registers a gate for a namespace of [`OWN`], as the reference says but for `change`, and waits until it is called.
+    pub(crate) fn register(&self, namespace: &'static str, gate: &Gate, roots: &str, change: &Value) {
         let selector = json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": [namespace]});
         let mut objects = vec![namespace_object(namespace)];
         if change["clientConfig"].is_null() {
             objects.push(service(&gate.provost, namespace));
         }
-        objects.push(registration(namespace, &gate.hook, change, &selector, roots));
+        objects.push(registration(namespace, gate, change, &selector, roots));
         self.cluster.apply(&objects);
+        gate.wait_until_called(&self.cluster, namespace);
     }
 
     /// Registers the shared Provost a second time, under another name, for one namespace.
     pub(crate) fn second_hook(&self, namespace: &str, hook: &str) {
-        let provost = &self.gate.provost;
+        let Gate { provost, .. } = &self.gate;
         let selector = json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": [namespace]});
-        let service = json!({"namespace": "provost", "name": "provost", "path": "/validate", "port": 443});
-        let change = json!({"clientConfig": {"service": service}});
-        self.cluster.apply(&[registration("second", hook, &change, &selector, &provost.certificates.ca())]);
+        let change = json!({"name": hook, "clientConfig": by_service("provost", &provost.path())});
+        self.cluster.apply(&[registration("second", &self.gate, &change, &selector, &provost.certificates.ca())]);
         let probe = pod("probe", &spec("registry.example/probe:tag"));
         wait::until("both webhooks are called", Duration::from_secs(30), || {
             let done = self.create(namespace, &probe, &["--dry-run=server"]);
@@ -212,6 +214,14 @@ pub(crate) fn policy(name: &str, namespace: &str, mode: &str, registry: &str) ->
     .to_string()
 }
 
+/// The policy, and whom it lets override it: the group on call, for signatures, with a ticket.
+fn with_break_glass(policy: &str) -> String {
+    let mut policy: Value = serde_json::from_str(policy).expect("it is JSON");
+    policy["spec"]["breakGlass"] =
+        json!({"request": {"groups": ["oncall"], "waivable": ["signatures"], "ticketPattern": "INC-*"}});
+    policy.to_string()
+}
+
 fn deny_list(image: &Image) -> String {
     let withdrawn = json!({"digest": image.digest, "reason": "CVE-2026-1234, use 1.4.2", "since": "2026-11-02"});
     json!({
@@ -268,14 +278,20 @@ fn service(provost: &Provost, name: &str) -> Value {
     })
 }
 
-/// `webhook.yaml`, filled in; `change` replaces whole keys of the webhook.
-fn registration(name: &str, hook_name: &str, change: &Value, selector: &Value, roots: &str) -> Value {
-    let reference = include_str!("webhook.yaml");
-    let mut object: Value = serde_saphyr::from_str(reference).expect("webhook.yaml");
+/// `clientConfig` of a webhook that is called through a Service of the namespace `provost`.
+pub(crate) fn by_service(name: &str, path: &str) -> Value {
+    json!({"service": {"namespace": "provost", "name": name, "path": path, "port": 443}})
+}
+
+/// The reference registration, filled in; `change` replaces whole keys of the webhook.
+fn registration(name: &str, gate: &Gate, change: &Value, selector: &Value, roots: &str) -> Value {
+    // What the chart renders is held to this very file.
+    let reference = include_str!("../chart/webhook.golden.yaml");
+    let mut object: Value = serde_saphyr::from_str(reference).expect("the reference");
     object["metadata"]["name"] = json!(name);
     let hook = &mut object["webhooks"][0];
-    hook["name"] = json!(hook_name);
-    hook["clientConfig"]["service"]["name"] = json!(name);
+    hook["name"] = json!(gate.hook);
+    hook["clientConfig"] = by_service(name, &gate.provost.path());
     hook["namespaceSelector"]["matchExpressions"] = json!([selector]);
     for (key, value) in change.as_object().into_iter().flatten() {
         hook[key] = value.clone();
@@ -310,6 +326,8 @@ pub(crate) enum Want<'a> {
     Admit,
     Deny(&'a [(&'a str, &'a str)]),
     WouldDeny(&'a [(&'a str, &'a str)]),
+    /// Admitted in spite of these.
+    Override(&'a [(&'a str, &'a str)]),
 }
 
 /// What the three witnesses said, once they agree.
@@ -322,12 +340,18 @@ pub(crate) struct Seen {
 }
 
 impl Gate {
+    /// A Provost behind a webhook of that name which somebody else has registered.
+    pub(crate) const fn new(provost: Provost, hook: String) -> Self {
+        Self { provost, hook }
+    }
+
     /// Holds that the user's answer, the audit log and the ledger say the same, and that it is what must be.
     pub(crate) fn check(&self, cluster: &Cluster, request: &Request<'_>, done: &Done, want: Want<'_>) -> Seen {
         let (verdict, denials) = match want {
             Want::Admit => ("admit", &[][..]),
             Want::Deny(denials) => ("deny", denials),
             Want::WouldDeny(denials) => ("would-deny", denials),
+            Want::Override(denials) => ("override", denials),
         };
         let what = format!("{request:?}\n{}{}", done.stdout, done.stderr);
         let denied = format!("admission webhook \"{}\" denied the request: ", self.hook);
@@ -340,7 +364,10 @@ impl Gate {
         codes.sort_unstable();
         codes.dedup();
         assert_eq!(said("verdict"), verdict, "the audit log: {what}");
-        assert_eq!(sorted(said("codes").split(',').filter(|code| !code.is_empty())), codes, "the audit log: {what}");
+        let listed = |key: &str| sorted(said(key).split(',').filter(|code| !code.is_empty()));
+        let none = Vec::new();
+        let (refused, overridden) = if verdict == "override" { (&none, &codes) } else { (&codes, &none) };
+        assert_eq!((&listed("codes"), &listed("overridden")), (refused, overridden), "the audit log: {what}");
 
         let name = said("record").to_owned();
         let record = self.provost.record(&name);
@@ -398,7 +425,7 @@ impl Gate {
     }
 
     /// The API server learns of a webhook, and of its Service, a moment after they are stored.
-    fn wait_until_called(&self, cluster: &Cluster, namespace: &str) {
+    pub(crate) fn wait_until_called(&self, cluster: &Cluster, namespace: &str) {
         let probe = pod("probe", &spec("registry.example/probe:tag")).to_string();
         cluster.apply(&[namespace_object(namespace)]);
         wait::until_ok("the API server calls the webhook", Duration::from_secs(30), || {

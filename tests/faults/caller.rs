@@ -101,6 +101,23 @@ impl Caller {
         Called { reply, took: began.elapsed(), repeats }
     }
 
+    /// Sends whatever is wanted to whatever path, with a header; gives all that comes back.
+    pub(crate) async fn say(&self, path: &str, header: (&str, &str), body: String) -> String {
+        let (host, _) = self.url.split_once("/validate").expect("made so");
+        let (name, value) = header;
+        let request = self.client.post(format!("{host}{path}")).header("Content-Type", "application/json");
+        let sent = request.header(name, value).timeout(Duration::from_secs(30)).body(body).send().await;
+        let answer = sent.expect("an answer in time");
+        let head = format!("{} {:?}", answer.status(), answer.headers());
+        format!("{head}\n{}", answer.text().await.expect("a text"))
+    }
+
+    /// The path of the webhook.
+    pub(crate) fn path(&self) -> &str {
+        let (_, token) = self.url.split_once("/validate").expect("made so");
+        &self.url[self.url.len() - token.len() - "/validate".len()..]
+    }
+
     async fn ask(&self, body: &str, uid: &str, seconds: u64, repeats: &mut u32) -> Result<Value, String> {
         loop {
             let sent = self

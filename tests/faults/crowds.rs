@@ -11,9 +11,8 @@ use crate::wire::{Act, Auth, Door, Script, Server, Spoil};
 
 /// Pods of one new digest.
 const PODS: usize = 1000;
-/// Those of them that are under way at once, with sixteen others: together fewer than the 64 new connections that one address
-/// may have. Beyond that a connection is ended that has just come, and with it the call that was to use it (F-06).
-const AT_ONCE: usize = 32;
+/// Those of them that are under way at once, each on a connection of its own, beside sixteen others.
+const AT_ONCE: usize = 96;
 
 async fn registry(contents: Contents, spoil: Option<(Stage, Spoil)>) -> Server {
     let server = Server::start(Script {

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
@@ -41,6 +41,15 @@ impl Listed {
     }
 }
 
+/// What else it is started with.
+#[derive(Default)]
+pub(crate) struct Extra<'a> {
+    /// Variables of its environment.
+    pub(crate) env: &'a [(&'a str, &'a str)],
+    /// The token of its callers, where it is not to make one itself.
+    pub(crate) token: Option<&'a str>,
+}
+
 /// A running `provost serve`.
 pub(crate) struct Gate {
     process: Child,
@@ -65,6 +74,11 @@ impl Gate {
     /// Starts it with a policy for the namespace `payments`: images of these hosts, below `release/`, must be signed with
     /// this key. A deny-list makes it read each image's own manifest.
     pub(crate) async fn start(key: &Key, hosts: &[String], registries: &[Listed]) -> Self {
+        Self::start_with(key, hosts, registries, &Extra::default()).await
+    }
+
+    /// The same, with more.
+    pub(crate) async fn start_with(key: &Key, hosts: &[String], registries: &[Listed], extra: &Extra<'_>) -> Self {
         let folder =
             tempfile::Builder::new().prefix("faults-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("folder");
         let at = |name: &str| folder.path().join(name);
@@ -80,6 +94,9 @@ impl Gate {
             "tls": {"cert": "tls.crt", "key": "tls.key"}, "policies": "policies", "ledger": {"store": "ledger.db"},
             "records": "stdout", "logFormat": "json", "registries": {}, "callerToken": "caller-token",
         });
+        if let Some(token) = extra.token {
+            write("caller-token", token);
+        }
         fs::create_dir(at("secret")).expect("a folder");
         for (number, listed) in registries.iter().enumerate() {
             let mut about = json!({"addresses": [listed.addresses], "plainHttp": listed.plain_http});
@@ -108,6 +125,7 @@ impl Gate {
             .env("SSL_CERT_FILE", at("ca.crt"))
             // In a cluster the token would be somebody else's to make.
             .env_remove("KUBERNETES_SERVICE_HOST")
+            .envs(extra.env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -184,8 +202,13 @@ impl Drop for Gate {
 }
 
 impl Ended {
-    pub(crate) fn ledger(&self) -> std::path::PathBuf {
-        Path::join(self.folder.path(), "ledger.db")
+    pub(crate) fn ledger(&self) -> PathBuf {
+        self.file("ledger.db")
+    }
+
+    /// A file of its folder.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Registries that fail, against the whole process: a scripted registry for each fault, the real `provost serve`, and a
 //! caller that follows the API server's rules under `failurePolicy: Fail` and `Ignore`. `scripts/faults` shows the table.
 
+mod accept;
 mod authority;
 mod caller;
 mod canary;
@@ -10,6 +11,7 @@ mod matrix;
 mod report;
 mod rows;
 mod sample;
+mod secrets;
 mod spoil;
 mod wire;
 

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const BLOB: &str = "application/octet-stream";
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
@@ -163,10 +165,25 @@ fn index(entries: &[Value]) -> Value {
 
 /// The shapes of images, each with its twin.
 pub(crate) mod shape {
-    use super::{Contents, INDEX, Image, MANIFEST, index, json, manifest};
+    use super::{Contents, DOCKER_LIST, DOCKER_MANIFEST, INDEX, Image, MANIFEST, index, json, manifest};
 
     pub(crate) fn plain(contents: &mut Contents, repository: &str, text: &str) -> Image {
         contents.plain(repository, text)
+    }
+
+    /// An image as Docker made them before OCI.
+    pub(crate) fn docker(contents: &mut Contents, repository: &str, text: &str) -> Image {
+        let mut body = manifest(text);
+        body["mediaType"] = json!(DOCKER_MANIFEST);
+        contents.image_of(repository, DOCKER_MANIFEST, &body)
+    }
+
+    /// The same for several platforms.
+    pub(crate) fn docker_list(contents: &mut Contents, repository: &str, text: &str) -> Image {
+        let inner = docker(contents, repository, text);
+        let mut body = index(&[json!({"mediaType": DOCKER_MANIFEST, "digest": inner.digest, "size": inner.size})]);
+        body["mediaType"] = json!(DOCKER_LIST);
+        contents.image_of(repository, DOCKER_LIST, &body)
     }
 
     pub(crate) fn index_of_one(contents: &mut Contents, repository: &str, text: &str) -> Image {

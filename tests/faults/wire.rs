@@ -37,7 +37,7 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
     }
 
@@ -45,7 +45,7 @@ impl Asked {
         self.target.split_once('?').map_or("", |(_, query)| query)
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (key, value) = line.split_once(':')?;
             key.eq_ignore_ascii_case(name).then(|| value.trim())

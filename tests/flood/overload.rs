@@ -45,13 +45,86 @@ async fn asked(registry: &Registry, before: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn c_03_x_101_what_there_is_no_room_for_is_denied_in_band_and_recorded_together() {
+    let _beside_each_other = ALONE.read().await;
+    let key = SampleKey::generate().expect("a key");
+    let (slow, fast) = (Registry::start(&key, 6, false).await, Registry::start(&key, 1, false).await);
+    slow.later(Some(15));
+    let program = Program::start(&key, &[(&slow, ""), (&fast, "")], "limits: {waiting: 4}\n", &[]).await;
+    let caller = Caller::new(&program);
+    let mut waiting = Vec::new();
+    for number in 0..2 {
+        let before = slow.asked.load(Ordering::Acquire);
+        waiting.push(caller.begin(&format!("w{number}"), &slow.images[number]));
+        asked(&slow, before).await;
+    }
+    // Half of the places wait for this registry: a third search is turned away at once, and so are those after it.
+    for number in 0..6 {
+        let uid = format!("shed-{number}");
+        let shed = caller.call(&uid, &slow.images[2 + number % 4]).await;
+        shed.assert_denied("overloaded");
+        let response = shed.response.as_ref().expect("a reply");
+        assert_eq!(response["status"]["code"], 429);
+        assert_eq!(response["status"]["details"]["retryAfterSeconds"], 1);
+        assert!(response.get("warnings").is_none() && response["auditAnnotations"].get("record").is_none());
+        assert!(shed.took < Duration::from_secs(5), "{:?}", shed.took);
+    }
+    // Other registries are not delayed, and who asks what is asked already may wait for it.
+    caller.call("fast", &fast.images[0]).await.assert_admitted();
+    waiting.push(caller.begin("w2", &slow.images[0]));
+    waiting.push(caller.begin("w3", &slow.images[1]));
+    let full = timeout(LONGEST, async {
+        while program.metric("provost_waiting").await < 4.0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    full.await.expect("full in time");
+    // What is at hand needs no place, and what nobody has asked about yet does.
+    let image = format!("{}/release/none@sha256:{:064x}", fast.host, 1);
+    caller.call("full", &image).await.assert_denied("overloaded");
+    caller.call("cached", &fast.images[0]).await.assert_admitted();
+    slow.later(None);
+    for waiting in waiting {
+        waiting.await.expect("no panic").assert_admitted();
+    }
+    caller.call("after", &slow.images[5]).await.assert_admitted();
+    assert!(program.metric("provost_overloaded_total").await > 6.5);
+
+    let events = program.stop().await;
+    let shed: Vec<_> = events.iter().filter(|event| event["type"] == "shed").collect();
+    let count: u64 = shed.iter().filter_map(|event| event["count"].as_u64()).sum();
+    let uids: Vec<&str> =
+        shed.iter().filter_map(|event| event["uids"].as_array()).flatten().filter_map(|uid| uid.as_str()).collect();
+    assert_eq!(count, uids.len() as u64);
+    for number in 0..6 {
+        assert!(uids.contains(&format!("shed-{number}").as_str()), "{uids:?}");
+    }
+    assert!(shed.len() < 10, "together, not one by one: {}", shed.len());
+    assert!(!events.iter().any(|event| event["type"] == "review" && event["codes"][0] == "overloaded"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c_04_x_101_a_burst_of_new_connections_from_a_stranger_is_answered_every_time() {
+    let _beside_each_other = ALONE.read().await;
+    let key = SampleKey::generate().expect("a key");
+    let fast = Registry::start(&key, 1, false).await;
+    let program = Program::start(&key, &[(&fast, "")], "", &[]).await;
+    // Nobody has called yet, and every call comes on a connection of its own.
+    let client = program.client().pool_max_idle_per_host(0).build().expect("a client");
+    let caller = Caller { client, url: program.url("/validate") };
+    let burst: Vec<_> = (0..150).map(|number| caller.begin(&format!("n{number}"), &fast.images[0])).collect();
+    for outcome in burst {
+        outcome.await.expect("no panic").assert_admitted();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn c_03_a_burst_with_one_turn_at_a_time_is_answered_in_band_every_time() {
     let _beside_each_other = ALONE.read().await;
     let key = SampleKey::generate().expect("a key");
     let fast = Registry::start(&key, 1, false).await;
     let program = Program::start(&key, &[(&fast, "")], "limits: {computing: 1, waiting: 1}\n", &[]).await;
     let caller = Arc::new(Caller::new(&program));
-    // From then on its address is vouched for, and may open many connections at once.
     caller.call("first", &fast.images[0]).await.assert_admitted();
     let burst: Vec<_> = (0..200).map(|number| caller.begin(&format!("b{number}"), &fast.images[0])).collect();
     let mut admitted = 0;

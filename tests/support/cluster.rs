@@ -91,10 +91,15 @@ impl Cluster {
     pub(crate) fn kubectl(&self, user: User) -> Program {
         Program::new(tools::path("kubectl"))
             .arg("--kubeconfig")
-            .arg(self.folder.join("kubeconfig"))
+            .arg(self.kubeconfig())
             .arg("--cache-dir")
             .arg(self.folder.join("kubectl-cache"))
             .args(["--context", user.context()])
+    }
+
+    /// Where the kubeconfig with the contexts of all users is; the administrator's is `admin`.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.folder.join("kubeconfig")
     }
 
     /// Applies objects as the administrator.

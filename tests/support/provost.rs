@@ -12,6 +12,9 @@ use serde_json::Value;
 use super::process::{Program, Server};
 use super::{folder, net, wait};
 
+/// The file with the tokens of callers, in a Provost's folder.
+const TOKENS: &str = "caller-token";
+
 /// What one Provost is started with.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
@@ -25,6 +28,8 @@ pub(crate) struct Setup {
     pub(crate) policies: Vec<(String, String)>,
     /// `drain`.
     pub(crate) drain: &'static str,
+    /// What the file with the tokens of callers holds; without it the first start makes one.
+    pub(crate) tokens: Option<String>,
 }
 
 impl Setup {
@@ -45,6 +50,7 @@ impl Setup {
             registries: String::new(),
             policies: Vec::new(),
             drain: "0s",
+            tokens: None,
         }
     }
 
@@ -63,6 +69,11 @@ impl Setup {
         self
     }
 
+    pub(crate) fn tokens(mut self, content: impl Into<String>) -> Self {
+        self.tokens = Some(content.into());
+        self
+    }
+
     /// Writes everything down, starts it, waits until it is ready.
     pub(crate) fn start(self) -> Provost {
         let folder = folder::new("provost");
@@ -70,6 +81,9 @@ impl Setup {
         let certificates = Mounted::new(&folder.join("tls"), &self.service);
         for (file, text) in &self.policies {
             folder::write(&folder.join("policies").join(file), text);
+        }
+        if let Some(content) = &self.tokens {
+            folder::write(&folder.join(TOKENS), content);
         }
         // Without a policy there must be a folder all the same.
         fs::create_dir_all(folder.join("policies")).expect("a folder of our own");
@@ -81,6 +95,7 @@ impl Setup {
             format!("drain: {}", self.drain),
             "policies: policies".to_owned(),
             "ledger: {store: ledger.db}".to_owned(),
+            format!("callerToken: {TOKENS}"),
             settings_of(&self.registries),
         ];
         folder::write(&folder.join("provost.yaml"), settings.join("\n"));
@@ -133,6 +148,19 @@ impl Provost {
         let beside = self.folder.join("policies.new");
         folder::write(&beside, text);
         fs::rename(beside, path).expect("one file system");
+    }
+
+    /// The path by which a caller makes itself known: the first token of its file stands in it.
+    pub(crate) fn path(&self) -> String {
+        let tokens = fs::read_to_string(self.folder.join(TOKENS)).expect("given, or made at the first start");
+        format!("/validate/{}", tokens.lines().next().expect("at least one token"))
+    }
+
+    /// Changes the tokens of callers the way an editor does: at once.
+    pub(crate) fn write_tokens(&self, content: &str) {
+        let beside = self.folder.join("tokens.new");
+        folder::write(&beside, content);
+        fs::rename(beside, self.folder.join(TOKENS)).expect("one file system");
     }
 
     /// Every record that `provost audit query` finds, oldest first.

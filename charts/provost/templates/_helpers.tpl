@@ -30,6 +30,85 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- .Values.policiesConfigMap | default (printf "%s-policies" (include "provost.name" .)) -}}
 {{- end -}}
 
+{{/* The Secret that holds the tokens of callers. */}}
+{{- define "provost.callerSecret" -}}
+{{- .Values.caller.existingSecret | default (printf "%s-callers" (include "provost.name" .)) -}}
+{{- end -}}
+
+{{/*
+Settles how callers make themselves known, in .Values.caller.settled: `byToken`; `content`, of the Secret, empty where that
+cannot be seen; `registered`, the token in the webhook's path, empty where there is none. Once a rendering: what is drawn at
+random must be the same in every template. No message may show a token.
+*/}}
+{{- define "provost.settleCaller" -}}
+{{- $caller := .Values.caller -}}
+{{- if not (hasKey $caller "settled") -}}
+{{- $name := include "provost.callerSecret" . -}}
+{{- $content := "" -}}
+{{- $registered := "" -}}
+{{- $byToken := or $caller.existingSecret $caller.tokens (not $caller.clientCa) -}}
+{{- if and $byToken $caller.tokens (not $caller.existingSecret) -}}
+{{- $content = printf "%s\n" (join "\n" $caller.tokens) -}}
+{{- else if $byToken -}}
+{{- $secret := lookup "v1" "Secret" .Release.Namespace $name -}}
+{{- if $secret -}}
+{{- $content = dig "data" "tokens" "" $secret | b64dec -}}
+{{- if not $content -}}
+{{- fail (printf "caller: the Secret %s holds nothing under the key `tokens`" $name) -}}
+{{- end -}}
+{{- else if $caller.existingSecret -}}
+{{- if and .Values.webhook.enabled (not $caller.tokens) -}}
+{{- fail (printf "caller.existingSecret: the Secret %s is not there, or this rendering cannot see the cluster (helm template, --dry-run=client, most GitOps tools): give the token that is registered in caller.tokens as well" $name) -}}
+{{- end -}}
+{{- else if lookup "v1" "Namespace" "" "kube-system" -}}
+{{- $content = printf "%s\n" (randAlphaNum 40 | lower) -}}
+{{- else -}}
+{{- fail "caller: this rendering cannot see the cluster (helm template, --dry-run=client, most GitOps tools), so that a token made here would be another one each time: give caller.tokens, or caller.existingSecret with the token that is registered in caller.tokens" -}}
+{{- end -}}
+{{- end -}}
+{{- $lines := list -}}
+{{- range $number, $line := splitList "\n" $content -}}
+{{- $line = trim $line -}}
+{{- if and $line (not (hasPrefix "#" $line)) -}}
+{{- if not (regexMatch "^[a-z0-9][-a-z0-9]{14,61}[a-z0-9]$" $line) -}}
+{{- fail (printf "caller: line %d of the tokens is no token: 16 to 63 of a-z, 0-9 and -, and - neither first nor last" (add1 $number)) -}}
+{{- end -}}
+{{- $lines = append $lines $line -}}
+{{- end -}}
+{{- end -}}
+{{- if gt (len $lines) 16 -}}
+{{- fail "caller: there are more than 16 tokens" -}}
+{{- end -}}
+{{- if and $content (not $lines) -}}
+{{- fail "caller: there is no token among the lines of the tokens" -}}
+{{- end -}}
+{{- if and $caller.existingSecret $caller.tokens -}}
+{{- if gt (len $caller.tokens) 1 -}}
+{{- fail "caller.tokens: beside caller.existingSecret give only the token that is registered; all others are in the Secret" -}}
+{{- end -}}
+{{- if and $lines (not (has (first $caller.tokens) $lines)) -}}
+{{- fail (printf "caller.tokens: the Secret %s does not hold this token" $name) -}}
+{{- end -}}
+{{- if not (regexMatch "^[a-z0-9][-a-z0-9]{14,61}[a-z0-9]$" (first $caller.tokens)) -}}
+{{- fail "caller.tokens: this is no token: 16 to 63 of a-z, 0-9 and -, and - neither first nor last" -}}
+{{- end -}}
+{{- $registered = first $caller.tokens -}}
+{{- else if $lines -}}
+{{- $registered = first $lines -}}
+{{- end -}}
+{{- if and $caller.clientSubjects (not $caller.clientCa) -}}
+{{- fail "caller.clientSubjects: give the CA of their certificates in caller.clientCa as well" -}}
+{{- end -}}
+{{- $_ := set $caller "settled" (dict "byToken" (not (not $byToken)) "content" $content "registered" $registered) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Where the API server sends reviews. */}}
+{{- define "provost.path" -}}
+{{- include "provost.settleCaller" . -}}
+{{- with .Values.caller.settled.registered }}{{ printf "/validate/%s" . }}{{ else }}/validate{{ end -}}
+{{- end -}}
+
 {{/* provost.yaml: what the values say, and over it what the objects of this chart depend on. */}}
 {{- define "provost.config" -}}
 {{- $own := dict
@@ -39,6 +118,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   "policies" "/etc/provost/policies"
   "ledger" (dict "store" "/var/lib/provost/ledger.db" "durability" .Values.ledger.durability)
 -}}
+{{- include "provost.settleCaller" . -}}
+{{- if .Values.caller.settled.byToken -}}
+{{- $_ := set $own "callerToken" "/etc/provost/callers/tokens" -}}
+{{- end -}}
+{{- if .Values.caller.clientCa -}}
+{{- $_ := set $own.tls "clientCa" "/etc/provost/callers/ca.crt" -}}
+{{- end -}}
+{{- with .Values.caller.clientSubjects -}}
+{{- $_ := set $own.tls "clientSubjects" . -}}
+{{- end -}}
 {{- merge $own (deepCopy .Values.config) | toYaml -}}
 {{- end -}}
 

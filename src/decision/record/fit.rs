@@ -70,6 +70,15 @@ pub(super) fn canonical<T: Serialize + ?Sized>(value: &T) -> String {
         .expect("only maps with other keys than texts, numbers that are not finite, and types that refuse can fail; there are none")
 }
 
+/// The same of something whose members stand in the order of RFC 8785 (section 3.2.3) already, and whose whole numbers are
+/// below 2^53: in a third of the time, since nothing is sorted. Each record of a review is written by it.
+pub(super) fn canonical_in_order<T: Serialize + ?Sized>(value: &T) -> String {
+    let text = serde_json::to_string(&value)
+        .expect("only maps with other keys than texts and types that refuse can fail; there are none");
+    debug_assert_eq!(text, canonical(value), "its members stand in another order");
+    text
+}
+
 /// What was left out: how much, and the SHA-256 of the canonical JSON of the whole list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Omitted {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Refusal;
-use super::fit::{MAX_EVENT, Omitted, canonical, shorten};
+use super::fit::{MAX_EVENT, Omitted, canonical_in_order as canonical, shorten};
 use crate::decision::code::Code;
 use crate::decision::evidence::{Identity, Origin};
 use crate::decision::policy::Mode;
@@ -156,132 +156,134 @@ const LEVELS: [Level; 3] = [
 const TIGHT: Level =
     Level { text: 64, asked: 512, groups: 2, policies: 2, denials: 0, overrides: 2, images: 0, proofs: Proofs::Hash };
 
+// The members of all shapes stand in the order in which they are written: that of their names in JSON (RFC 8785).
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Shape<'a> {
-    r#type: &'static str,
-    uid: Cow<'a, str>,
+    /// `certificate`, `token` or `unknown` (C-08).
+    caller: &'static str,
+    codes: Vec<Code>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    denials: Vec<DenialShape<'a>>,
     dry_run: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    operation: Option<Operation>,
+    fault: Option<FaultShape<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<Cow<'a, str>>,
+    images: Vec<ImageShape<'a>>,
     kind: Cow<'a, str>,
-    resource: Cow<'a, str>,
+    name: Cow<'a, str>,
+    namespace: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<&'static str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    omitted: BTreeMap<&'static str, Omitted>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operation: Option<Operation>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    overrides: Vec<OverrideShape<'a>>,
+    policies: Vec<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_kind: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_resource: Option<Cow<'a, str>>,
-    namespace: Cow<'a, str>,
-    name: Cow<'a, str>,
-    user: Cow<'a, str>,
-    /// `certificate`, `token` or `unknown` (C-08).
-    caller: &'static str,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    groups: Vec<Cow<'a, str>>,
-    verdict: &'static str,
+    resource: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     softened: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    notes: Vec<&'static str>,
-    codes: Vec<Code>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    overrides: Vec<OverrideShape<'a>>,
-    policies: Vec<Cow<'a, str>>,
-    images: Vec<ImageShape<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    denials: Vec<DenialShape<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fault: Option<FaultShape<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     stages: Vec<(&'static str, u64)>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    omitted: BTreeMap<&'static str, Omitted>,
+    r#type: &'static str,
+    uid: Cow<'a, str>,
+    user: Cow<'a, str>,
+    verdict: &'static str,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ImageShape<'a> {
+    /// How many further places hold the same image; only in a tight record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    also: Option<usize>,
     /// As asked. Left out only where a tight record holds repository and digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     asked: Option<Cow<'a, str>>,
     at: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    codes: Vec<Code>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<Digest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     holder: Option<Holder>,
     #[serde(skip_serializing_if = "str::is_empty")]
     name: Cow<'a, str>,
-    /// How many further places hold the same image; only in a tight record.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    also: Option<usize>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    proofs: Vec<ProofShape<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     repository: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    digest: Option<Digest>,
+    #[serde(skip_serializing_if = "is_false")]
+    unchanged: bool,
     /// Repository and digest are those that were verified.
     #[serde(skip_serializing_if = "is_false")]
     verified: bool,
-    #[serde(skip_serializing_if = "is_false")]
-    unchanged: bool,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    codes: Vec<Code>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    proofs: Vec<ProofShape<'a>>,
 }
 
 #[derive(Serialize)]
 struct ProofShape<'a> {
+    /// Seconds since a stale proof was fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age: Option<u64>,
     ground: &'static str,
+    #[serde(skip_serializing_if = "is_false")]
+    listed: bool,
+    /// `fetched`, `cached` or `stale`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<&'a str>,
-    #[serde(skip_serializing_if = "is_false")]
-    listed: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     signatures: Vec<SignatureShape<'a>>,
-    /// `fetched`, `cached` or `stale`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    origin: Option<&'static str>,
-    /// Seconds since a stale proof was fetched.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    age: Option<u64>,
 }
 
 #[derive(Serialize)]
 struct SignatureShape<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    signer: Option<&'a str>,
+    evidence: Digest,
     #[serde(skip_serializing_if = "Option::is_none")]
     identity: Option<String>,
-    evidence: Digest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signer: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<Cow<'a, str>>,
 }
 
 #[derive(Serialize)]
 struct DenialShape<'a> {
-    code: Code,
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<Cow<'a, str>>,
+    code: Code,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    found: Cow<'a, str>,
+    mode: Mode,
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<&'a str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     wanted: Cow<'a, str>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    found: Cow<'a, str>,
-    mode: Mode,
 }
 
 #[derive(Serialize)]
 struct OverrideShape<'a> {
     /// `request`.
     by: &'static str,
-    user: Cow<'a, str>,
-    ticket: Cow<'a, str>,
-    reason: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     container: Option<Cow<'a, str>>,
     policies: Vec<Cow<'a, str>>,
+    reason: Cow<'a, str>,
+    ticket: Cow<'a, str>,
+    user: Cow<'a, str>,
 }
 
 #[derive(Serialize)]

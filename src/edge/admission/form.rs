@@ -148,7 +148,7 @@ fn compare(
     if let (true, Some(objects), [template @ .., _spec]) = (is_template, &objects, shape.path) {
         mark_unchanged_in_template(&mut object.images, objects.are_equal_at(template));
     }
-    let equal = objects.map(|objects| objects.hold_equal(shape.path, &object.strangers).collect::<Vec<_>>());
+    let equal = objects.map(|objects| objects.hold_equal(shape.path, &object.strangers));
     let equal = equal.unwrap_or_else(|| vec![false; object.strangers.len()]);
     let marked = object.strangers.drain(..).zip(equal);
     marked.map(|(stranger, unchanged)| UnknownField { path: stranger.path, unchanged }).collect()

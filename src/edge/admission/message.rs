@@ -150,16 +150,12 @@ pub(super) fn annotation_list<T: AsRef<str>>(entries: impl IntoIterator<Item = T
 
 /// Each image that was proven by facts older than they should be, with their age in seconds.
 pub(super) fn stale(verdict: &Verdict) -> Vec<String> {
-    let mut stale: Vec<String> = Vec::new();
-    for proof in verdict.proofs() {
-        if let Some(age) = proof.stale() {
-            let entry = format!("{} {}s", shown(proof.place()), age.as_secs());
-            if !stale.contains(&entry) {
-                stale.push(entry);
-            }
-        }
-    }
-    stale
+    let mut seen = HashSet::new();
+    let entries = verdict.proofs().iter().filter_map(|proof| {
+        let age = proof.stale()?;
+        Some(format!("{} {}s", shown(proof.place()), age.as_secs()))
+    });
+    entries.filter(|entry| seen.insert(entry.clone())).collect()
 }
 
 /// How much of an entry is shown.

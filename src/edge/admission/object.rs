@@ -503,7 +503,8 @@ impl<'de> Fields<'de> for Element<'de> {
     }
 
     fn unknown<A: MapAccess<'de>>(&mut self, key: &str, value: Value<'_, A>) -> Result<(), A::Error> {
-        if value.skip()? || names_image(key) {
+        // One more than may be is enough to be told.
+        if (value.skip()? || names_image(key)) && self.strangers.len() <= MAX_STRANGERS {
             self.strangers.push((key.to_owned(), false));
         }
         Ok(())
@@ -533,7 +534,7 @@ impl<'de> Fields<'de> for ImageVolume<'_, 'de> {
     }
 
     fn unknown<A: MapAccess<'de>>(&mut self, key: &str, value: Value<'_, A>) -> Result<(), A::Error> {
-        if value.skip()? || names_image(key) {
+        if (value.skip()? || names_image(key)) && self.strangers.len() <= MAX_STRANGERS {
             self.strangers.push((key.to_owned(), true));
         }
         Ok(())

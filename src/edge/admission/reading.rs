@@ -3,18 +3,21 @@
 
 use std::borrow::Cow;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::decode::{malformed, quoted};
 use super::kinds::{Shape, shape};
 use super::object::Object;
 use super::strict::{self, Fields, Skip, Text, Value};
+use crate::decision::code::Code;
 use crate::decision::printable::clip;
 use crate::decision::review::{Fault, Kind, Operation, Request, Subject};
 
 /// The level of nesting at which the objects stand: review, request, object.
 const OBJECT_DEPTH: u8 = 3;
+/// Groups of the user. Each costs far more memory than its bytes, and the longest lists of real users have hundreds.
+pub(super) const MAX_GROUPS: usize = 10_000;
 
 /// All that is read of a review.
 #[derive(Debug, Default)]
@@ -121,8 +124,7 @@ impl<'de> Reading<'de> {
     }
 
     fn fault_of(&mut self, error: &serde_json::Error) -> Fault {
-        // The words of a reader may quote the body.
-        self.fault.take().unwrap_or_else(|| malformed(clip(&error.to_string(), 240)))
+        self.fault.take().unwrap_or_else(|| malformed(clip(&without_value(&error.to_string()), 240)))
     }
 
     fn part(&mut self, which: Which) -> &mut Part<'de> {
@@ -224,7 +226,7 @@ impl<'de> Fields<'de> for Asked<'_, 'de> {
             "name" => request.name = value.text()?.into_owned(),
             "namespace" => request.namespace = value.text()?.into_owned(),
             "operation" => request.operation = operation(&value.text()?),
-            "userInfo" => value.object(&mut User(request)).map(drop)?,
+            "userInfo" => value.object(&mut User { request, fault: &mut reading.fault }).map(drop)?,
             "object" => return self.object(Which::New, value),
             "oldObject" => return self.object(Which::Old, value),
             "dryRun" => request.dry_run = value.map.next_value::<Option<bool>>()?.unwrap_or_default(),
@@ -269,7 +271,10 @@ fn operation(text: &str) -> Option<Operation> {
     }
 }
 
-struct User<'r>(&'r mut Request);
+struct User<'r> {
+    request: &'r mut Request,
+    fault: &'r mut Option<Fault>,
+}
 
 impl<'de> Fields<'de> for User<'_> {
     fn what(&self) -> &'static str {
@@ -282,12 +287,51 @@ impl<'de> Fields<'de> for User<'_> {
 
     fn known<A: MapAccess<'de>>(&mut self, key: &'static str, value: Value<'_, A>) -> Result<(), A::Error> {
         match key {
-            "username" => self.0.user = value.text()?.into_owned(),
+            "username" => self.request.user = value.text()?.into_owned(),
             "groups" => {
-                let groups = value.map.next_value::<Option<Vec<Text<'de>>>>()?;
-                self.0.groups = groups.into_iter().flatten().map(|Text(group)| group.into_owned()).collect();
+                let Self { request, fault } = self;
+                return value.map.next_value_seed(Groups { groups: &mut request.groups, fault });
             }
             _ => value.skip().map(drop)?,
+        }
+        Ok(())
+    }
+}
+
+/// The user's groups; `null` is none.
+struct Groups<'r> {
+    groups: &'r mut Vec<String>,
+    fault: &'r mut Option<Fault>,
+}
+
+impl<'de> DeserializeSeed<'de> for Groups<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Groups<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a list of groups")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(Text(group)) = seq.next_element()? {
+            if self.groups.len() == MAX_GROUPS {
+                let detail = format!("a user with more than {MAX_GROUPS} groups");
+                let error = A::Error::custom(&detail);
+                *self.fault = Some(Fault::new(Code::BudgetExceeded, detail));
+                return Err(error);
+            }
+            self.groups.push(group.into_owned());
         }
         Ok(())
     }
@@ -340,4 +384,15 @@ impl<'de> From<Triple<'de>> for Gvr<'de> {
     fn from(Triple { group, version, resource, .. }: Triple<'de>) -> Self {
         Self { group, version, resource }
     }
+}
+
+/// What a reader says is wrong, without the value that it found: where an object belongs may stand a secret (X-130). It
+/// shows one only in `invalid type: string "…", expected …` and its like.
+fn without_value(words: &str) -> Cow<'_, str> {
+    let Some((what, found)) = words.split_once(": ").filter(|(what, _)| what.starts_with("invalid ")) else {
+        return Cow::Borrowed(words);
+    };
+    let kind = found.split(['"', '`', ',']).next().unwrap_or_default().trim_end();
+    let wanted = found.rsplit_once(", expected ").map_or("another", |(_, wanted)| wanted);
+    Cow::Owned(format!("{what}: {kind}, expected {wanted}"))
 }

@@ -1,12 +1,18 @@
 //! What an UPDATE leaves as it was, as far as only the JSON can tell (C-37). It must never call equal what differs: where
 //! in doubt, it differs. Called for updates only, on a body that was read strictly before.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::object::{Inside, Stranger};
+use super::object::Stranger;
+
+/// The most values, in each of two objects, that are compared one by one. What holds more is equal as text, as an API server
+/// writes equal objects, or not at all.
+const MAX_VALUES: usize = 200_000;
 
 /// The new and the old object, as text.
 pub(super) struct Objects<'a> {
@@ -37,44 +43,53 @@ impl<'a> Objects<'a> {
     pub(super) fn are_equal_at(&self, path: &[&str]) -> bool {
         let (Some(new), Some(old)) = (find(self.new, path), find(self.old, path)) else { return false };
         new.get() == old.get()
-            || match (serde_json::from_str::<Value>(new.get()), serde_json::from_str::<Value>(old.get())) {
-                (Ok(new), Ok(old)) => new == old,
-                (Ok(_) | Err(_), _) => false,
+            || match (value(new), value(old)) {
+                (Some(new), Some(old)) => new == old,
+                (Some(_) | None, _) => false,
             }
     }
 
     /// For each unknown field, whether the old object holds an equal value in the same place. A container or volume is the
-    /// same if it has the same name in the same list.
-    pub(super) fn hold_equal<'s>(
-        &self,
-        pod_spec: &[&str],
-        strangers: &'s [Stranger],
-    ) -> impl Iterator<Item = bool> + 's {
-        let parse = |raw| find(raw, pod_spec).and_then(|spec| serde_json::from_str::<Value>(spec.get()).ok());
-        let specs = parse(self.new).zip(parse(self.old));
-        strangers.iter().map(move |stranger| {
-            specs.as_ref().is_some_and(|(new, old)| match &stranger.inside {
-                None => equal_under(new, old, &stranger.key),
-                Some(inside) => inside.is_as_before(new, old, &stranger.key),
-            })
-        })
-    }
-}
-
-impl Inside {
-    fn is_as_before(&self, new: &Value, old: &Value, key: &str) -> bool {
-        let part = |element: &Value| -> Option<Value> {
-            if self.image_volume { element.get("image").cloned() } else { Some(element.clone()) }
+    /// same if it has the same name in the same list, and nothing else there has that name.
+    pub(super) fn hold_equal(&self, pod_spec: &[&str], strangers: &[Stranger]) -> Vec<bool> {
+        let parse = |raw| find(raw, pod_spec).and_then(value);
+        let Some((new, old)) = parse(self.new).zip(parse(self.old)) else { return vec![false; strangers.len()] };
+        let mut named: HashMap<&str, HashMap<&str, Option<&Value>>> = HashMap::new();
+        let is_as_before = |stranger: &Stranger| match &stranger.inside {
+            None => equal_under(Some(&new), Some(&old), &stranger.key),
+            Some(inside) => {
+                let new = new.get(inside.list).and_then(|list| list.get(inside.index));
+                let elements = named.entry(inside.list).or_insert_with(|| by_name(old.get(inside.list)));
+                let old = elements.get(inside.name.as_str()).copied().flatten();
+                let [new, old] =
+                    [new, old].map(|element| if inside.image_volume { element?.get("image") } else { element });
+                !inside.name.is_empty() && equal_under(new, old, &stranger.key)
+            }
         };
-        let Some(new) = new.get(self.list).and_then(|list| list.get(self.index)).and_then(part) else { return false };
-        let before = old.get(self.list).and_then(Value::as_array).into_iter().flatten();
-        let named = before.filter(|element| element.get("name").and_then(Value::as_str) == Some(&self.name));
-        !self.name.is_empty() && named.filter_map(part).any(|old| equal_under(&new, &old, key))
+        strangers.iter().map(is_as_before).collect()
     }
 }
 
-fn equal_under(new: &Value, old: &Value, key: &str) -> bool {
-    matches!((new.get(key), old.get(key)), (Some(new), Some(old)) if new == old)
+/// The elements of a list by name; `None` for a name that several have.
+fn by_name(list: Option<&Value>) -> HashMap<&str, Option<&Value>> {
+    let mut named: HashMap<&str, Option<&Value>> = HashMap::new();
+    for element in list.and_then(Value::as_array).into_iter().flatten() {
+        let Some(name) = element.get("name").and_then(Value::as_str) else { continue };
+        named.entry(name).and_modify(|only| *only = None).or_insert(Some(element));
+    }
+    named
+}
+
+fn equal_under(new: Option<&Value>, old: Option<&Value>, key: &str) -> bool {
+    let [new, old] = [new, old].map(|value| value?.get(key));
+    matches!((new, old), (Some(new), Some(old)) if new == old)
+}
+
+/// The value of a text, unless it would take many times the memory of the text.
+fn value(raw: &RawValue) -> Option<Value> {
+    // Before each value but the first stands one of these, and more of them stand in texts.
+    let most = raw.get().bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
+    if most > MAX_VALUES { None } else { serde_json::from_str(raw.get()).ok() }
 }
 
 /// The value under a path of keys.

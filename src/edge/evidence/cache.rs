@@ -133,7 +133,7 @@ impl Store {
 
 /// Bytes that facts take, roughly.
 fn weight(facts: &Facts) -> u32 {
-    let Facts { statements, rejected, unanswered, image_fault, children, limit, exhausted: _ } = facts;
+    let Facts { statements, rejected, unanswered, image_fault, children, limit, exhausted: _, checks: _ } = facts;
     let statements: usize = statements
         .iter()
         .map(|s| {

@@ -4,23 +4,23 @@
 mod image;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use serde_json::value::RawValue;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
-use super::fetch::{Calls, Done, Step, Tools, Wanted, fallback_tag, legacy_tag};
+use super::fetch::{Calls, Check, Done, Read, Step, Tools, Wanted, fallback_tag, legacy_tag};
 use super::findings::Findings;
 use super::limits::AT_ONCE;
-use super::manifest::{self, Artifact, Document};
+use super::manifest::{Artifact, Document, Index, Invalid};
 use crate::decision::code::Code;
 use crate::decision::evidence::{Facts, Question, Rejected, VerifiedStatement};
 use crate::decision::reference::Digest;
-use crate::edge::registry::{Budget, Descriptor, Failure, Manifest, Referrers};
+use crate::edge::registry::{Budget, Descriptor, Failure, Referrers};
 use crate::edge::sigstore::verify::{self, Candidate, Claim, Unproven};
 use crate::edge::sigstore::{bundle, payload};
 
@@ -30,21 +30,17 @@ use crate::edge::sigstore::{bundle, payload};
 /// is not asked before they are known, and where they cannot be known no statement is handed out.
 pub(super) async fn search(
     tools: &Tools,
-    question: &Question,
-    deadline: Instant,
+    question: &Arc<Question>,
+    budget: &Budget,
     mut stop: impl FnMut(&Facts) -> bool,
 ) -> Facts {
-    let budget = Budget::new(deadline, tools.limits.bytes, tools.limits.requests);
-    let calls =
-        Calls { tools, question, budget: &budget, scope: tools.source.credential_scope(question.image.repository()) };
+    let calls = Calls { tools, question, budget, scope: tools.source.credential_scope(question.image.repository()) };
     let mut search = Search::new(tools, question);
     let mut running: FuturesUnordered<BoxFuture<'_, Done>> = FuturesUnordered::new();
     let has_api = tools.source.has_referrers_api(question.image.repository().host()).await;
     search.first_round(has_api == Some(true));
     loop {
-        while running.len() < AT_ONCE
-            && let Some(step) = search.next_step()
-        {
+        while let Some(step) = search.next_step(running.len()) {
             running.push(Box::pin(calls.run(step)));
         }
         if running.is_empty() {
@@ -54,7 +50,7 @@ pub(super) async fn search(
             }
             break;
         }
-        match timeout_at(deadline, running.next()).await {
+        match timeout_at(budget.deadline, running.next()).await {
             Ok(Some(done)) => search.absorb(done),
             Ok(None) => continue,
             Err(_) => {
@@ -100,7 +96,9 @@ struct Search<'a> {
     /// Referrers that count as opened, and how many of them are on their way.
     opened: usize,
     opening: usize,
-    checks: usize,
+    /// Candidates to check, one after the other, and whether one is being checked.
+    checks: VecDeque<Check>,
+    checking: bool,
     fallback_asked: bool,
     image: Image,
     /// Entries of the image's index, and of the indexes in it.
@@ -123,7 +121,8 @@ impl<'a> Search<'a> {
             listed: 0,
             opened: 0,
             opening: 0,
-            checks: 0,
+            checks: VecDeque::new(),
+            checking: false,
             fallback_asked: false,
             image: Image::NotAsked,
             children: Vec::new(),
@@ -177,9 +176,33 @@ impl<'a> Search<'a> {
         self.queue.insert((class, Reverse(created), digest, self.steps), step);
     }
 
+    /// The next thing to do while so many are under way, if it is time for one. What waits to be checked comes first, and
+    /// as long as it waits nothing is fetched in its place.
+    fn next_step(&mut self, running: usize) -> Option<Step> {
+        if let Some(check) = self.next_check() {
+            return Some(Step::Check(check));
+        }
+        if running + self.checks.len() < AT_ONCE { self.next_fetch() } else { None }
+    }
+
+    /// The next candidate to check, if none is being checked, and if its checks are not too many.
+    fn next_check(&mut self) -> Option<Check> {
+        while !self.checking {
+            let check = self.checks.pop_front()?;
+            let checks = self.found.facts.checks.saturating_add(self.question.keys.len());
+            if checks <= self.tools.limits.checks {
+                self.found.facts.checks = checks;
+                self.checking = true;
+                return Some(check);
+            }
+            self.found.limit(format!("over {} signature checks", self.tools.limits.checks));
+        }
+        None
+    }
+
     /// The next thing to fetch, if it is time for it. Referrers over the limit are dropped, the least likely ones being
     /// last; but while some are on their way, one of those may turn out to be none, and use up no count.
-    fn next_step(&mut self) -> Option<Step> {
+    fn next_fetch(&mut self) -> Option<Step> {
         loop {
             let entry = self.queue.first_entry()?;
             if matches!(entry.get(), Step::Open(_)) {
@@ -210,6 +233,10 @@ impl<'a> Search<'a> {
                 self.opened(&descriptor, fetched);
             }
             Done::Blob(what, fetched) => self.blob(what, fetched),
+            Done::Checked(result) => {
+                self.checking = false;
+                self.judged(result);
+            }
         }
     }
 
@@ -231,36 +258,40 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn fallback_tag(&mut self, fetched: Result<Manifest, Failure>) {
+    fn fallback_tag(&mut self, fetched: Result<Read, Failure>) {
         let source = format!("tag {}", fallback_tag(self.question.image.digest()));
-        let manifest = match fetched {
-            Ok(manifest) => manifest,
+        let read = match fetched {
+            Ok(read) => read,
             Err(failure) => return self.found.source_failed(failure),
         };
         // Tools that copy images leave the image itself under this tag.
-        if manifest.digest == self.question.image.digest() {
+        if read.digest == self.question.image.digest() {
             return;
         }
-        match Document::read(&manifest) {
-            Ok(Document::Index(entries)) => {
-                let entries: Vec<Descriptor> = entries.iter().filter_map(|raw| self.descriptor(&source, raw)).collect();
+        match read.document {
+            Ok(Document::Index(Index { entries, count })) => {
+                if count > entries.len() {
+                    self.found.limit(format!("over {} referrers are listed", entries.len()));
+                }
+                let entries: Vec<Descriptor> =
+                    entries.into_iter().filter_map(|entry| self.sound(&source, entry)).collect();
                 self.list(entries.into_iter());
             }
             Ok(Document::Manifest(_)) => {
                 self.found.reject(&source, Code::ManifestInvalid, "it is not a list of referrers".to_owned());
             }
-            Err(invalid) => self.found.reject(&source, Code::ManifestInvalid, invalid.0),
+            Err(unread) => self.found.tag_unread(&source, unread),
         }
     }
 
-    fn legacy_tag(&mut self, fetched: Result<Manifest, Failure>) {
+    fn legacy_tag(&mut self, fetched: Result<Read, Failure>) {
         let source = format!("tag {}", legacy_tag(self.question.image.digest()));
-        match fetched.map(|manifest| Document::read(&manifest)) {
+        match fetched.map(|read| read.document) {
             Ok(Ok(Document::Manifest(artifact))) => self.payloads(&source, &artifact),
             Ok(Ok(Document::Index(_))) => {
                 self.found.reject(&source, Code::ManifestInvalid, "it is an index, not a manifest".to_owned());
             }
-            Ok(Err(invalid)) => self.found.reject(&source, Code::ManifestInvalid, invalid.0),
+            Ok(Err(unread)) => self.found.tag_unread(&source, unread),
             Err(failure) => self.found.source_failed(failure),
         }
     }
@@ -285,27 +316,27 @@ impl<'a> Search<'a> {
     }
 
     /// Looks at the manifest of a referrer.
-    fn opened(&mut self, descriptor: &Descriptor, fetched: Result<Manifest, Failure>) {
+    fn opened(&mut self, descriptor: &Descriptor, fetched: Result<Read, Failure>) {
         let source = format!("referrer {}", descriptor.digest);
-        let manifest = match fetched {
-            Ok(manifest) => manifest,
+        let read = match fetched {
+            Ok(read) => read,
             Err(failure) => return self.found.candidate_failed(&source, failure),
         };
-        if manifest.bytes.len() as u64 != descriptor.size {
-            let detail = format!("it has {} bytes, not the {} that are listed", manifest.bytes.len(), descriptor.size);
+        if read.bytes.len() as u64 != descriptor.size {
+            let detail = format!("it has {} bytes, not the {} that are listed", read.bytes.len(), descriptor.size);
             return self.found.reject(&source, Code::DigestMismatch, detail);
         }
-        let artifact = match Document::read(&manifest) {
+        let artifact = match read.document {
             Ok(Document::Manifest(artifact)) => artifact,
             // An index refers to nothing here: a child beside the bundles. No candidate, and it uses up no count.
             Ok(Document::Index(_)) => return self.opened -= 1,
-            Err(invalid) => return self.found.reject(&source, Code::ManifestInvalid, invalid.0),
+            Err(unread) => return self.found.reject(&source, Code::ManifestInvalid, unread.into_detail()),
         };
         // 2. It refers to this image. What refers to nothing is no candidate (a copied index leaves such entries).
-        let subject = match artifact.subject() {
-            Ok(Some(subject)) => subject,
+        let subject = match &artifact.subject {
+            Ok(Some(subject)) => *subject,
             Ok(None) => return self.opened -= 1,
-            Err(invalid) => return self.found.reject(&source, Code::ManifestInvalid, invalid.0),
+            Err(Invalid(detail)) => return self.found.reject(&source, Code::ManifestInvalid, detail.clone()),
         };
         let bundled = artifact.kinds().any(bundle::is_bundle) || self.holds(&artifact, bundle::is_bundle);
         let legacy = artifact.kinds().any(|kind| kind == payload::ARTIFACT_TYPE)
@@ -318,7 +349,7 @@ impl<'a> Search<'a> {
             return self.found.reject(&source, Code::SubjectMismatch, detail);
         }
         if bundled {
-            self.bundle_layer(source, &artifact);
+            self.bundle_layer(source, artifact);
         } else {
             self.payloads(&source, &artifact);
         }
@@ -326,16 +357,16 @@ impl<'a> Search<'a> {
 
     /// Whether a layer has such a media type.
     fn holds(&self, artifact: &Artifact, is: impl Fn(&str) -> bool) -> bool {
-        let first = artifact.layers.iter().take(self.tools.limits.layers);
-        first.filter_map(|raw| manifest::descriptor(raw).ok()).any(|layer| is(&layer.media_type))
+        let newest = artifact.newest().take(self.tools.limits.layers);
+        newest.filter_map(|(_, layer)| layer.as_ref().ok()).any(|layer| is(&layer.media_type))
     }
 
     /// Queues the one layer of a bundle.
-    fn bundle_layer(&mut self, source: String, artifact: &Artifact) {
-        let [layer] = artifact.layers.as_slice() else {
+    fn bundle_layer(&mut self, source: String, artifact: Artifact) {
+        let Ok([layer]) = <[_; 1]>::try_from(artifact.layers) else {
             return self.found.reject(&source, Code::EvidenceMalformed, "a bundle has exactly one layer".to_owned());
         };
-        let Some(layer) = self.descriptor(&source, layer) else { return };
+        let Some(layer) = self.sound(&source, layer) else { return };
         if layer.size > bundle::MAX_SIGNATURE_BUNDLE {
             // What says of itself that it is something else is no candidate at all.
             let hint = artifact.annotations.get(bundle::PREDICATE_HINT);
@@ -355,13 +386,13 @@ impl<'a> Search<'a> {
     /// last is the newest.
     fn payloads(&mut self, source: &str, artifact: &Artifact) {
         let limit = self.tools.limits.layers;
-        if artifact.layers.len() > limit {
-            self.found.limit(format!("{} layers of signatures, {limit} are read", artifact.layers.len()));
+        if artifact.layer_count > limit {
+            self.found.limit(format!("{} layers of signatures, {limit} are read", artifact.layer_count));
         }
         let mut blobs: Vec<Shared> = Vec::new();
-        for (position, raw) in artifact.layers.iter().enumerate().rev().take(limit) {
+        for (position, layer) in artifact.newest().take(limit) {
             let place = format!("{source}, layer {position}");
-            let Some(layer) = self.descriptor(&place, raw) else { continue };
+            let Some(layer) = self.sound(&place, layer.clone()) else { continue };
             if layer.media_type != payload::MEDIA_TYPE {
                 continue;
             }
@@ -384,12 +415,11 @@ impl<'a> Search<'a> {
     fn blob(&mut self, what: Wanted, fetched: Result<Bytes, Failure>) {
         match (what, fetched) {
             (Wanted::Payload(layers), Ok(bytes)) => {
-                for (source, signature) in layers {
-                    if self.may_check() {
-                        let result = verify::legacy_layer(&self.candidate(&source), &bytes, &signature);
-                        self.judged(result);
-                    }
-                }
+                let layers = layers.into_iter();
+                self.checks.extend(layers.map(|(source, signature)| {
+                    let payload = bytes.clone();
+                    Check::Layer { source, payload, signature }
+                }));
             }
             (Wanted::Payload(layers), Err(failure)) => {
                 if let Some((source, _)) = layers.first() {
@@ -402,8 +432,9 @@ impl<'a> Search<'a> {
     }
 
     fn bundle(&mut self, source: String, bytes: Bytes) {
-        let needs_image = verify::read_bundle(&self.candidate(&source), &bytes)
-            .is_ok_and(|bundle| bundle.needs_image(&self.question.keys));
+        let Question { image, keys, .. } = self.question;
+        let needs_image = verify::read_bundle(&Candidate { image: image.digest(), keys, source: &source }, &bytes)
+            .is_ok_and(|bundle| bundle.needs_image(keys));
         let image = match &self.image {
             Image::NotAsked | Image::Asked if needs_image => {
                 self.waiting.push((source, bytes));
@@ -413,10 +444,7 @@ impl<'a> Search<'a> {
             Image::Read(image) => Some(image.clone()),
             Image::NotAsked | Image::Asked | Image::Failed => None,
         };
-        if self.may_check() {
-            let result = verify::bundle(&self.candidate(&source), &bytes, image.as_deref());
-            self.judged(result);
-        }
+        self.checks.push_back(Check::Bundle { source, bytes, image });
     }
 
     fn judged(&mut self, result: Result<VerifiedStatement, Unproven>) {
@@ -436,16 +464,6 @@ impl<'a> Search<'a> {
                 self.found.keep_rejected(rejected);
             }
         }
-    }
-
-    /// Counts a candidate's checks; false where that would be too many.
-    fn may_check(&mut self) -> bool {
-        self.checks = self.checks.saturating_add(self.question.keys.len());
-        let within = self.checks <= self.tools.limits.checks;
-        if !within {
-            self.found.limit(format!("over {} signature checks", self.tools.limits.checks));
-        }
-        within
     }
 
     /// Whether every child of the image's index was asked for and is known; an image that is no index has none.
@@ -471,15 +489,9 @@ impl<'a> Search<'a> {
         self.found.facts
     }
 
-    fn candidate<'s>(&self, source: &'s str) -> Candidate<'s>
-    where
-        'a: 's,
-    {
-        Candidate { image: self.question.image.digest(), keys: &self.question.keys, source }
-    }
-
-    fn descriptor(&mut self, source: &str, raw: &RawValue) -> Option<Descriptor> {
-        manifest::descriptor(raw).map_err(|invalid| self.found.reject(source, Code::ManifestInvalid, invalid.0)).ok()
+    /// A descriptor that can be used; one that cannot is a candidate that proves nothing.
+    fn sound(&mut self, source: &str, read: Result<Descriptor, Invalid>) -> Option<Descriptor> {
+        read.map_err(|Invalid(detail)| self.found.reject(source, Code::ManifestInvalid, detail)).ok()
     }
 }
 

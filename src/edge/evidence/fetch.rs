@@ -1,4 +1,5 @@
-//! The calls of one search, bodies by digest from the store where it has them. It must never interpret an answer.
+//! The steps of one search that take their time: calls, with bodies by digest from the store where it has them, and
+//! checks. It must never say what an answer means for the image.
 
 use std::sync::Arc;
 
@@ -6,10 +7,13 @@ use bytes::Bytes;
 
 use super::cache::{Body, Store};
 use super::limits::Limits;
+use super::manifest::{Document, Unread};
 use super::source::Source;
-use crate::decision::evidence::Question;
+use crate::decision::evidence::{Question, VerifiedStatement};
 use crate::decision::reference::{Digest, Tag};
+use crate::edge::cores::Cores;
 use crate::edge::registry::{Budget, Descriptor, Failure, Manifest, ManifestRef, Referrers};
+use crate::edge::sigstore::verify::{self, Candidate, Unproven};
 
 /// What a search works with.
 #[derive(Clone)]
@@ -17,9 +21,11 @@ pub(super) struct Tools {
     pub(super) source: Arc<dyn Source>,
     pub(super) store: Store,
     pub(super) limits: Limits,
+    /// Where signatures are checked and long documents are read.
+    pub(super) cores: Cores,
 }
 
-/// Something to fetch.
+/// Something to fetch or to check.
 #[derive(Debug)]
 pub(super) enum Step {
     /// The referrers API.
@@ -36,6 +42,17 @@ pub(super) enum Step {
     Open(Descriptor),
     /// A blob of a candidate.
     Blob { what: Wanted, digest: Digest, size: u64, max: u64 },
+    /// A candidate.
+    Check(Check),
+}
+
+/// A candidate with all that its check needs.
+#[derive(Debug)]
+pub(super) enum Check {
+    /// A legacy layer.
+    Layer { source: String, payload: Bytes, signature: String },
+    /// A bundle, with the image's own bytes where they are needed.
+    Bundle { source: String, bytes: Bytes, image: Option<Bytes> },
 }
 
 /// What a blob is fetched for.
@@ -50,47 +67,72 @@ pub(super) enum Wanted {
 /// A step with its outcome.
 pub(super) enum Done {
     Referrers(Result<Referrers, Failure>),
-    LegacyTag(Result<Manifest, Failure>),
-    FallbackTag(Result<Manifest, Failure>),
-    Image(Result<Manifest, Failure>),
-    Nested(Digest, usize, Result<Manifest, Failure>),
-    Open(Descriptor, Result<Manifest, Failure>),
+    LegacyTag(Result<Read, Failure>),
+    FallbackTag(Result<Read, Failure>),
+    Image(Result<Read, Failure>),
+    Nested(Digest, usize, Result<Read, Failure>),
+    Open(Descriptor, Result<Read, Failure>),
     Blob(Wanted, Result<Bytes, Failure>),
+    Checked(Result<VerifiedStatement, Unproven>),
 }
 
-/// The calls of a search, bodies by digest from the store where it has them.
+/// A manifest, and what it says.
+pub(super) struct Read {
+    pub(super) digest: Digest,
+    pub(super) bytes: Bytes,
+    pub(super) document: Result<Document, Unread>,
+}
+
+impl From<Manifest> for Read {
+    fn from(manifest: Manifest) -> Self {
+        let document = Document::read(&manifest);
+        Self { digest: manifest.digest, bytes: manifest.bytes, document }
+    }
+}
+
+/// The steps of a search.
 pub(super) struct Calls<'a> {
     pub(super) tools: &'a Tools,
-    pub(super) question: &'a Question,
+    pub(super) question: &'a Arc<Question>,
     pub(super) budget: &'a Budget,
     pub(super) scope: [u8; 32],
 }
 
 impl Calls<'_> {
-    /// Makes one call.
+    /// Takes one step.
     pub(super) async fn run(&self, step: Step) -> Done {
         let image = &self.question.image;
         match step {
             Step::Referrers => Done::Referrers(self.tools.source.referrers(image, self.budget).await),
-            Step::LegacyTag => Done::LegacyTag(self.tagged(&legacy_tag(image.digest())).await),
-            Step::FallbackTag => Done::FallbackTag(self.tagged(&fallback_tag(image.digest())).await),
+            Step::LegacyTag => Done::LegacyTag(self.tagged(legacy_tag(image.digest())).await),
+            Step::FallbackTag => Done::FallbackTag(self.tagged(fallback_tag(image.digest())).await),
             // Never from the store: whether the image is there is part of the answer.
-            Step::Image => Done::Image(self.fetch(&ManifestRef::Digest(image.digest())).await),
-            Step::Nested { digest, depth } => Done::Nested(digest, depth, self.by_digest(digest).await),
+            Step::Image => Done::Image(self.read(self.fetch(&ManifestRef::Digest(image.digest())).await).await),
+            Step::Nested { digest, depth } => {
+                Done::Nested(digest, depth, self.read(self.by_digest(digest).await).await)
+            }
             Step::Open(descriptor) => {
-                let opened = self.by_digest(descriptor.digest).await;
+                let opened = self.read(self.by_digest(descriptor.digest).await).await;
                 Done::Open(descriptor, opened)
             }
             Step::Blob { what, digest, size, max } => {
                 let fetched = self.blob(digest, size, max).await;
                 Done::Blob(what, fetched)
             }
+            Step::Check(check) => {
+                let question = Arc::clone(self.question);
+                Done::Checked(self.tools.cores.run(move || check.make(&question)).await)
+            }
         }
     }
 
-    async fn tagged(&self, tag: &str) -> Result<Manifest, Failure> {
-        let tag: Tag = tag.parse().map_err(|_| Failure::Malformed { detail: "the tag is none".to_owned() })?;
-        self.fetch(&ManifestRef::Tag(tag)).await
+    async fn tagged(&self, tag: Tag) -> Result<Read, Failure> {
+        self.read(self.fetch(&ManifestRef::Tag(tag)).await).await
+    }
+
+    async fn read(&self, fetched: Result<Manifest, Failure>) -> Result<Read, Failure> {
+        let manifest = fetched?;
+        Ok(self.tools.cores.read(manifest.bytes.len(), move || manifest.into()).await)
     }
 
     async fn fetch(&self, by: &ManifestRef) -> Result<Manifest, Failure> {
@@ -124,12 +166,27 @@ impl Calls<'_> {
     }
 }
 
+impl Check {
+    /// Checks the candidate against the image and the keys of the question.
+    fn make(&self, question: &Question) -> Result<VerifiedStatement, Unproven> {
+        let candidate = |source| Candidate { image: question.image.digest(), keys: &question.keys, source };
+        match self {
+            Self::Layer { source, payload, signature } => {
+                verify::legacy_layer(&candidate(source.as_str()), payload, signature)
+            }
+            Self::Bundle { source, bytes, image } => {
+                verify::bundle(&candidate(source.as_str()), bytes, image.as_deref())
+            }
+        }
+    }
+}
+
 /// `sha256-<hex>.sig`: where cosign's legacy format keeps signatures.
-pub(super) fn legacy_tag(digest: Digest) -> String {
-    format!("sha256-{}.sig", digest.hex())
+pub(super) fn legacy_tag(digest: Digest) -> Tag {
+    format!("sha256-{}.sig", digest.hex()).parse().expect("75 letters, digits, dashes and dots are a tag")
 }
 
 /// `sha256-<hex>`: the referrers tag schema (OCI distribution specification 1.1).
-pub(super) fn fallback_tag(digest: Digest) -> String {
-    format!("sha256-{}", digest.hex())
+pub(super) fn fallback_tag(digest: Digest) -> Tag {
+    format!("sha256-{}", digest.hex()).parse().expect("71 letters, digits and dashes are a tag")
 }

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 
 use super::limits::REJECTED_KEPT;
+use super::manifest::{Invalid, Unread};
 use crate::decision::code::Code;
 use crate::decision::evidence::{Facts, Rejected, Unanswered, VerifiedStatement};
 use crate::decision::reference::Digest;
@@ -47,14 +48,21 @@ impl Findings {
         match failure {
             Failure::NotFound { .. } => {}
             Failure::BudgetExceeded { detail } => self.limit(detail),
-            Failure::DigestMismatch { detail } | Failure::Malformed { detail } => {
-                self.unanswered(Code::EvidenceUnavailable, detail);
-            }
+            Failure::DigestMismatch { detail } => self.unanswered(Code::EvidenceUnavailable, detail),
             Failure::AuthFailed { .. }
             | Failure::RateLimited { .. }
             | Failure::AddressRefused { .. }
             | Failure::Unavailable { .. }
             | Failure::DeadlineExceeded { .. } => self.unanswered(failure.code(), reader(&failure)),
+        }
+    }
+
+    /// What lies under a tag is no manifest that is read. Nobody has named these bytes: where they are no document at all, the
+    /// registry has not answered.
+    pub(super) fn tag_unread(&mut self, source: &str, unread: Unread) {
+        match unread {
+            Unread::NoDocument(detail) => self.unanswered(Code::EvidenceUnavailable, format!("{source}: {detail}")),
+            Unread::Invalid(Invalid(detail)) => self.reject(source, Code::ManifestInvalid, detail),
         }
     }
 
@@ -69,7 +77,6 @@ impl Findings {
                 );
             }
             Failure::DigestMismatch { detail } => self.reject(source, Code::DigestMismatch, detail),
-            Failure::Malformed { detail } => self.reject(source, Code::ManifestInvalid, detail),
             Failure::BudgetExceeded { detail } => {
                 self.reject(source, Code::BudgetExceeded, detail.clone());
                 self.limit(detail);
@@ -85,10 +92,9 @@ impl Findings {
     /// The image's own manifest, or an index within it, could not be had.
     pub(super) fn image_failed(&mut self, failure: &Failure) {
         match failure {
-            Failure::NotFound { .. }
-            | Failure::DigestMismatch { .. }
-            | Failure::Malformed { .. }
-            | Failure::BudgetExceeded { .. } => self.image_fault(failure.code(), reader(failure)),
+            Failure::NotFound { .. } | Failure::DigestMismatch { .. } | Failure::BudgetExceeded { .. } => {
+                self.image_fault(failure.code(), reader(failure))
+            }
             Failure::AuthFailed { .. }
             | Failure::RateLimited { .. }
             | Failure::AddressRefused { .. }
@@ -135,7 +141,7 @@ impl Findings {
 }
 
 /// A failure for the reader; how long to wait is shown.
-fn reader(failure: &Failure) -> String {
+pub(super) fn reader(failure: &Failure) -> String {
     if let Failure::RateLimited { retry_after: Some(wait), .. } = failure {
         return format!("{failure}, Retry-After: {} s", wait.as_secs());
     }

@@ -13,6 +13,7 @@ use super::Enough;
 use super::cache::{Kept, Key};
 use crate::decision::code::Code;
 use crate::decision::evidence::Facts;
+use crate::edge::registry::Budget;
 
 /// The flights under way, by key.
 #[derive(Clone, Default)]
@@ -24,13 +25,14 @@ impl Flights {
         &self,
         key: Key,
         enough: &Enough,
+        budget: impl FnOnce() -> Budget,
         launch: impl FnOnce(Arc<Flight>),
     ) -> Result<Arc<Flight>, Arc<Flight>> {
         let mut flights = lock(&self.0);
         if let Some(flight) = flights.get(&key) {
             return if flight.join(enough) { Ok(Arc::clone(flight)) } else { Err(Arc::clone(flight)) };
         }
-        let flight = Arc::new(Flight::new(Arc::clone(enough)));
+        let flight = Arc::new(Flight::new(Arc::clone(enough), budget()));
         flights.insert(key, Arc::clone(&flight));
         drop(flights);
         launch(Arc::clone(&flight));
@@ -68,6 +70,8 @@ impl Drop for Landing {
 
 /// One search with its waiters.
 pub(super) struct Flight {
+    /// What the search may spend, and until when.
+    pub(super) budget: Budget,
     /// What each waiter needs; `None` once nobody can join any more.
     waiters: Mutex<Option<Vec<Enough>>>,
     /// What every waiter needed, when the flight was closed.
@@ -93,8 +97,9 @@ struct Progress {
 }
 
 impl Flight {
-    fn new(first: Enough) -> Self {
+    fn new(first: Enough, budget: Budget) -> Self {
         Self {
+            budget,
             waiters: Mutex::new(Some(vec![first])),
             outcome: Mutex::default(),
             progress: watch::Sender::new(Progress::default()),

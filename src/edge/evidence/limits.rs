@@ -28,9 +28,9 @@ impl Limits {
     #[must_use]
     pub fn clamped(self) -> Self {
         Self {
-            listed: self.listed.clamp(1, 1000),
+            listed: self.listed.clamp(1, ENTRIES_READ),
             opened: self.opened.clamp(1, 1000),
-            layers: self.layers.clamp(1, 100),
+            layers: self.layers.clamp(1, LAYERS_READ),
             checks: self.checks.clamp(1, 2000),
             bytes: self.bytes.clamp(1, 96 << 20),
             requests: self.requests.clamp(1, 250),
@@ -38,7 +38,11 @@ impl Limits {
     }
 }
 
-/// Requests under way at once for one image.
+/// Entries of an index that are read: the most of them that may be listed.
+pub(super) const ENTRIES_READ: usize = 1000;
+/// Layers of a manifest that are read: the most of them that may be signatures.
+pub(super) const LAYERS_READ: usize = 100;
+/// Requests under way at once for one image, with what they brought and has not been checked yet.
 pub(super) const AT_ONCE: usize = 8;
 /// Entries of an index that are read.
 pub(super) const INDEX_ENTRIES: usize = 64;

@@ -1,11 +1,14 @@
 //! Manifests and indexes (OCI image specification 1.1, Docker schema 2) as far as evidence needs them. It must never
 //! read one document as two things.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+
+use super::limits::{ENTRIES_READ, LAYERS_READ};
 
 use crate::decision::reference::Digest;
 use crate::edge::registry::{Descriptor, Manifest};
@@ -21,8 +24,17 @@ const INDEXES: [&str; 2] =
 pub(super) enum Document {
     /// An image or an artifact.
     Manifest(Artifact),
-    /// An index. Its entries are read one by one, so that a broken one spoils no other.
-    Index(Vec<Box<RawValue>>),
+    /// An index.
+    Index(Index),
+}
+
+/// An index with its entries.
+#[derive(Debug)]
+pub(super) struct Index {
+    /// The first of them, at most [`ENTRIES_READ`]. Each is read by itself, so that a broken one spoils no other.
+    pub(super) entries: Vec<Result<Descriptor, Invalid>>,
+    /// How many there are.
+    pub(super) count: usize,
 }
 
 /// A manifest with its layers.
@@ -30,21 +42,56 @@ pub(super) enum Document {
 pub(super) struct Artifact {
     kind: Option<String>,
     config_kind: Option<String>,
-    subject: Option<Box<RawValue>>,
-    /// Layers are read one by one.
-    pub(super) layers: Vec<Box<RawValue>>,
+    /// The digest of what it refers to; `None` where it refers to nothing.
+    pub(super) subject: Result<Option<Digest>, Invalid>,
+    /// The last layers, at most [`LAYERS_READ`], each read by itself.
+    pub(super) layers: Vec<Result<Descriptor, Invalid>>,
+    /// How many layers there are.
+    pub(super) layer_count: usize,
     /// Annotations; hints.
     pub(super) annotations: BTreeMap<String, String>,
 }
 
-/// Why bytes are no manifest that is read; for the reader.
+/// Why bytes are no manifest that is read.
 #[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// They are no JSON, or not all of it: no document at all. Whoever knows their digest knows that this is what was meant;
+    /// whoever does not has no answer.
+    NoDocument(String),
+    /// They are a document, and none that is read.
+    Invalid(Invalid),
+}
+
+impl Unread {
+    /// For those to whom it makes no difference, since the bytes are what their digest says.
+    pub(super) fn into_detail(self) -> String {
+        match self {
+            Self::NoDocument(detail) | Self::Invalid(Invalid(detail)) => detail,
+        }
+    }
+}
+
+impl From<Invalid> for Unread {
+    fn from(invalid: Invalid) -> Self {
+        Self::Invalid(invalid)
+    }
+}
+
+/// Why a document, or a part of it, is not what it should be; for the reader.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Invalid(pub(super) String);
 
 impl Document {
     /// Reads a manifest or an index. Body, `mediaType` and `Content-Type` must tell the same.
-    pub(super) fn read(manifest: &Manifest) -> Result<Self, Invalid> {
-        let wire: Wire = json::read(&manifest.bytes).map_err(|e| Invalid(format!("it cannot be read: {e}")))?;
+    pub(super) fn read(manifest: &Manifest) -> Result<Self, Unread> {
+        let wire: Wire = json::read(&manifest.bytes).map_err(|error| {
+            let detail = format!("it cannot be read: {error}");
+            if error.is_whole { Unread::Invalid(Invalid(detail)) } else { Unread::NoDocument(detail) }
+        })?;
+        Ok(Self::of(wire, manifest.content_type.as_str())?)
+    }
+
+    fn of(wire: Wire, served: &str) -> Result<Self, Invalid> {
         if wire.schema_version != Some(2) {
             return Err(invalid("its schemaVersion is not 2"));
         }
@@ -57,7 +104,6 @@ impl Document {
         if wire.media_type.as_deref().is_some_and(|written| !types.contains(&written)) {
             return Err(invalid("its media type says otherwise than its contents"));
         }
-        let served = manifest.content_type.as_str();
         if MANIFESTS.contains(&served) || INDEXES.contains(&served) {
             let agree = wire.media_type.as_deref().map_or_else(|| types.contains(&served), |written| written == served);
             if !agree {
@@ -65,7 +111,7 @@ impl Document {
             }
         }
         if let Some(entries) = wire.manifests {
-            return Ok(Self::Index(entries));
+            return Ok(Self::Index(Index { count: entries.count, entries: entries.descriptors() }));
         }
         if wire.blobs.is_some() || wire.fs_layers.is_some() {
             return Err(invalid("it holds fields of another kind of manifest"));
@@ -76,11 +122,13 @@ impl Document {
             }
             None => None,
         };
+        let layers = wire.layers.unwrap_or_default();
         Ok(Self::Manifest(Artifact {
             kind: wire.artifact_type.filter(|t| !t.is_empty()),
             config_kind: config_type.map(|c| c.media_type),
-            subject: wire.subject,
-            layers: wire.layers.unwrap_or_default(),
+            subject: wire.subject.map(|raw| descriptor(&raw).map(|subject| subject.digest)).transpose(),
+            layer_count: layers.count,
+            layers: layers.descriptors(),
             annotations: wire.annotations.unwrap_or_default().0,
         }))
     }
@@ -92,14 +140,14 @@ impl Artifact {
         self.kind.as_deref().into_iter().chain(self.config_kind.as_deref())
     }
 
-    /// The digest of what it refers to; `Ok(None)` where it refers to nothing.
-    pub(super) fn subject(&self) -> Result<Option<Digest>, Invalid> {
-        self.subject.as_deref().map(|raw| descriptor(raw).map(|d| d.digest)).transpose()
+    /// The last layers with their places, the last one first.
+    pub(super) fn newest(&self) -> impl Iterator<Item = (usize, &Result<Descriptor, Invalid>)> {
+        (0..self.layer_count).rev().zip(self.layers.iter().rev())
     }
 }
 
 /// Reads one descriptor. Its digest is sha256 and well-formed, so that it can stand in a path.
-pub(super) fn descriptor(raw: &RawValue) -> Result<Descriptor, Invalid> {
+fn descriptor(raw: &RawValue) -> Result<Descriptor, Invalid> {
     let wire: DescriptorWire =
         json::read(raw.get().as_bytes()).map_err(|e| Invalid(format!("a descriptor cannot be read: {e}")))?;
     let digest = wire.digest.parse().map_err(|_| invalid("the digest in a descriptor is not a sha256 digest"))?;
@@ -130,9 +178,9 @@ struct Wire {
     #[serde(default)]
     config: Option<Box<RawValue>>,
     #[serde(default)]
-    layers: Option<Vec<Box<RawValue>>>,
+    layers: Option<Few<LAYERS_READ, true>>,
     #[serde(default)]
-    manifests: Option<Vec<Box<RawValue>>>,
+    manifests: Option<Few<ENTRIES_READ, false>>,
     #[serde(default)]
     subject: Option<Box<RawValue>>,
     #[serde(default)]
@@ -141,6 +189,51 @@ struct Wire {
     blobs: Option<IgnoredAny>,
     #[serde(default)]
     fs_layers: Option<IgnoredAny>,
+}
+
+/// An array of which so many entries are kept, the last or the first ones; the others are only counted.
+#[derive(Default)]
+struct Few<const KEPT: usize, const LAST: bool> {
+    kept: VecDeque<Box<RawValue>>,
+    count: usize,
+}
+
+impl<const KEPT: usize, const LAST: bool> Few<KEPT, LAST> {
+    fn descriptors(&self) -> Vec<Result<Descriptor, Invalid>> {
+        self.kept.iter().map(|raw| descriptor(raw)).collect()
+    }
+}
+
+impl<'de, const KEPT: usize, const LAST: bool> Deserialize<'de> for Few<KEPT, LAST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bounded<const KEPT: usize, const LAST: bool>;
+
+        impl<'de, const KEPT: usize, const LAST: bool> Visitor<'de> for Bounded<KEPT, LAST> {
+            type Value = Few<KEPT, LAST>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut few = Few { kept: VecDeque::new(), count: 0 };
+                while few.kept.len() < KEPT || LAST {
+                    let Some(entry) = seq.next_element()? else { return Ok(few) };
+                    if few.kept.len() == KEPT {
+                        few.kept.pop_front();
+                    }
+                    few.kept.push_back(entry);
+                    few.count += 1;
+                }
+                while seq.next_element::<IgnoredAny>()?.is_some() {
+                    few.count += 1;
+                }
+                Ok(few)
+            }
+        }
+
+        deserializer.deserialize_seq(Bounded)
+    }
 }
 
 #[derive(Deserialize)]
@@ -214,6 +307,51 @@ mod tests {
             ("a list", json!([]), "", false),
         ] {
             assert_eq!(Document::read(&manifest(&body, content_type)).is_ok(), good, "{name}");
+        }
+    }
+
+    #[test]
+    fn x_043_what_is_no_document_is_told_from_one_that_is_wrong() {
+        let good = json!({"schemaVersion": 2, "manifests": []}).to_string();
+        for (text, is_document) in [
+            (good[..good.len() - 1].to_owned(), false),
+            (String::new(), false),
+            ("<html>log in</html>".to_owned(), false),
+            (format!("{good} x"), false),
+            (good.replace("[]", "{}"), true),
+            ("[]".to_owned(), true),
+            ("null".to_owned(), true),
+            (format!("{{\"x\":{}{}}}", "[".repeat(200), "]".repeat(200)), true),
+        ] {
+            let bytes = bytes::Bytes::from(text.clone());
+            let read = Document::read(&Manifest { digest: digest_of(&bytes), bytes, content_type: String::new() });
+            assert_eq!(matches!(read, Err(Unread::Invalid(_))), is_document, "{text}: {read:?}");
+            assert!(read.is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn x_098_of_long_lists_some_are_kept_and_all_are_counted() {
+        let entry = |n: usize| json!({"mediaType": "x", "digest": format!("sha256:{n:064x}"), "size": n});
+        let sizes = |entries: &[Result<Descriptor, Invalid>]| -> Vec<u64> {
+            entries.iter().map(|entry| entry.as_ref().map_or(0, |entry| entry.size)).collect()
+        };
+        for extra in [0, 1, 5000] {
+            let all: Vec<_> = (1..=ENTRIES_READ + extra).map(entry).collect();
+            let read = Document::read(&manifest(&json!({"schemaVersion": 2, "manifests": all}), ""));
+            let Ok(Document::Index(index)) = read else { panic!("{read:?}") };
+            assert_eq!(index.count, ENTRIES_READ + extra);
+            assert_eq!(sizes(&index.entries), (1..=ENTRIES_READ as u64).collect::<Vec<_>>(), "the first");
+
+            let all: Vec<_> = (1..=LAYERS_READ + extra).map(entry).collect();
+            let read = Document::read(&manifest(&json!({"schemaVersion": 2, "layers": all}), ""));
+            let Ok(Document::Manifest(artifact)) = read else { panic!("{read:?}") };
+            assert_eq!(artifact.layer_count, LAYERS_READ + extra);
+            let want: Vec<u64> = (extra as u64 + 1..=(LAYERS_READ + extra) as u64).collect();
+            assert_eq!(sizes(&artifact.layers), want, "the last");
+            let (place, newest) = artifact.newest().next().expect("a layer");
+            let size = newest.as_ref().map(|layer| layer.size);
+            assert_eq!((place, size), (LAYERS_READ + extra - 1, Ok((LAYERS_READ + extra) as u64)));
         }
     }
 

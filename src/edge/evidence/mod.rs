@@ -26,7 +26,8 @@ use self::cache::{Kept, Key, PROVEN, REFUTED, Store};
 use self::fetch::Tools;
 use self::flight::{Flight, Flights};
 use crate::decision::code::Code;
-use crate::decision::evidence::{Answer, Facts, Origin, Question};
+use crate::decision::evidence::{Answer, Facts, Origin, Question, Unanswered};
+use crate::edge::registry::{Budget, Failure};
 
 /// Whether facts suffice for whoever asks: the search may stop there. It is asked often and must be quick.
 pub type Enough = Arc<dyn Fn(&Facts) -> bool + Send + Sync>;
@@ -69,7 +70,8 @@ impl Evidence {
     pub fn new(source: impl Source, mut settings: Settings) -> Self {
         settings.limits = settings.limits.clamped();
         let store = Store::new(settings.max_bytes);
-        let tools = Tools { source: Arc::new(source), store, limits: settings.limits };
+        let cores = source.cores();
+        let tools = Tools { source: Arc::new(source), store, limits: settings.limits, cores };
         Self { tools, settings, flights: Flights::default() }
     }
 
@@ -101,11 +103,7 @@ impl Evidence {
             answer
         } else {
             counter!("provost_evidence_cache_misses_total").increment(1);
-            let fetched = timeout_at(deadline, self.fetch(key, question, &enough)).await;
-            let facts = fetched.unwrap_or_else(|_| {
-                let detail = format!("the evidence about {} was not there in time; the search goes on", question.image);
-                Arc::new(Facts::unanswered(Code::DeadlineExceeded, detail))
-            });
+            let facts = self.fetch(key, question, deadline, &enough).await;
             let stale = self.stale_instead(&key, &facts, &enough).await;
             stale.unwrap_or(Answer { facts, origin: Origin::Fetched })
         };
@@ -135,15 +133,23 @@ impl Evidence {
         Some(Answer { facts, origin: Origin::Stale(age) })
     }
 
-    /// Joins the flight for this key, or starts it, and waits for facts that suffice or are all that there is.
-    async fn fetch(&self, key: Key, question: &Question, enough: &Enough) -> Arc<Facts> {
+    /// Joins the flight for this key, or starts it, and waits until the deadline for facts that suffice or are all that there
+    /// is.
+    async fn fetch(&self, key: Key, question: &Question, deadline: Instant, enough: &Enough) -> Arc<Facts> {
+        let limits = &self.settings.limits;
+        let budget = || Budget::new(Instant::now() + self.settings.max_flight, limits.bytes, limits.requests);
+        let launch = |flight| self.launch(key, question.clone(), flight);
         loop {
-            let flight = self.flights.join_or_start(key, enough, |flight| self.launch(key, question.clone(), flight));
-            match flight {
-                Ok(joined) => return joined.wait(enough).await,
+            match self.flights.join_or_start(key, enough, budget, launch) {
+                Ok(joined) => {
+                    let facts = timeout_at(deadline, joined.wait(enough)).await;
+                    return facts.unwrap_or_else(|_| Arc::new(late(question, joined.budget.sitting_out())));
+                }
                 // It was just landing. Its facts may suffice; else the next flight finds its bodies in the store.
                 Err(landing) => {
-                    landing.landed().await;
+                    if timeout_at(deadline, landing.landed()).await.is_err() {
+                        return Arc::new(late(question, Vec::new()));
+                    }
                     if let Some(answer) = self.kept(&key, enough).await {
                         return answer.facts;
                     }
@@ -155,11 +161,12 @@ impl Evidence {
     /// Starts the search as a task of its own, so that no waiter's end is its end.
     fn launch(&self, key: Key, question: Question, flight: Arc<Flight>) {
         let tools = self.tools.clone();
-        let deadline = Instant::now() + self.settings.max_flight;
         let landing = self.flights.landing(key, &flight);
         tokio::spawn(async move {
             let _landing = landing;
-            let facts = flight.fly(discover::search(&tools, &question, deadline, |facts| flight.report(facts))).await;
+            let question = Arc::new(question);
+            let search = discover::search(&tools, &question, &flight.budget, |facts| flight.report(facts));
+            let facts = flight.fly(search).await;
             if let Some(facts) = facts {
                 let earlier = tools.store.facts(&key).await;
                 if flight.worth_keeping(&facts, earlier.as_ref()) {
@@ -168,6 +175,20 @@ impl Evidence {
             }
         });
     }
+}
+
+/// What is known to a waiter whose time is up while the search goes on: what the registry said to the calls that it made wait,
+/// where it did, else that it took too long.
+fn late(question: &Question, sitting_out: Vec<Failure>) -> Facts {
+    if sitting_out.is_empty() {
+        let detail = format!("the evidence about {} was not there in time; the search goes on", question.image);
+        return Facts::unanswered(Code::DeadlineExceeded, detail);
+    }
+    let told = |failure: Failure| Unanswered {
+        code: failure.code(),
+        detail: format!("{}; the search goes on", findings::reader(&failure)),
+    };
+    Facts { unanswered: sitting_out.into_iter().map(told).collect(), ..Facts::default() }
 }
 
 /// Whether a code means that the registry does not answer. Where it refuses us, nothing old may serve.

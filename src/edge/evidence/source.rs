@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::decision::reference::{Digest, Host, PinnedImage, Repository};
+use crate::edge::cores::Cores;
 use crate::edge::registry::{Budget, Failure, Manifest, ManifestRef, Referrers, Registry};
 
 /// The calls that a search makes. Every one ends within the budget's deadline, and spends from the budget what it fetches.
@@ -32,6 +33,9 @@ pub trait Source: Send + Sync + 'static {
 
     /// Whether a host is known to have the referrers API, or known to lack it.
     fn has_referrers_api<'a>(&'a self, host: &'a Host) -> BoxFuture<'a, Option<bool>>;
+
+    /// Where what takes long is computed: signatures are checked there, too.
+    fn cores(&self) -> Cores;
 
     /// Which credential would be used for a repository, as an opaque keyed hash; never the credential.
     fn credential_scope(&self, repository: &Repository) -> [u8; 32];
@@ -68,6 +72,10 @@ impl Source for Registry {
 
     fn has_referrers_api<'a>(&'a self, host: &'a Host) -> BoxFuture<'a, Option<bool>> {
         Box::pin(Self::has_referrers_api(self, host))
+    }
+
+    fn cores(&self) -> Cores {
+        Self::cores(self).clone()
     }
 
     fn credential_scope(&self, repository: &Repository) -> [u8; 32] {

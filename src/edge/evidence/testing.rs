@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use super::Source;
 use crate::decision::reference::{Digest, Host, ImageRef, PinnedImage, Repository};
+use crate::edge::cores::Cores;
 use crate::edge::registry::{Budget, Descriptor, Failure, Manifest, ManifestRef, Referrers};
 use crate::edge::sigstore::samples::TestKey;
 use crate::edge::sigstore::{bundle, digest_of, payload};
@@ -24,6 +27,7 @@ pub(super) struct Memory {
     state: Arc<Mutex<State>>,
     /// While true, no call is answered.
     held: watch::Sender<bool>,
+    cores: Cores,
 }
 
 pub(super) struct State {
@@ -37,6 +41,8 @@ pub(super) struct State {
     pub(super) knows_api: Option<bool>,
     /// By what is asked: `referrers`, `tag …`, `manifest …`, `blob …`.
     pub(super) faults: BTreeMap<String, Failure>,
+    /// What asks to be left alone for so long before it answers, and how it says that.
+    pub(super) patience: BTreeMap<String, (Failure, Duration)>,
     pub(super) panics: BTreeSet<String>,
     pub(super) asked: Vec<String>,
     pub(super) scope: [u8; 32],
@@ -54,11 +60,12 @@ impl Memory {
             cut_by: None,
             knows_api: None,
             faults: BTreeMap::new(),
+            patience: BTreeMap::new(),
             panics: BTreeSet::new(),
             asked: Vec::new(),
             scope: [0; 32],
         };
-        Self { state: Arc::new(Mutex::new(state)), held: watch::Sender::new(false) }
+        Self { state: Arc::new(Mutex::new(state)), held: watch::Sender::new(false), cores: Cores::all_but_one() }
     }
 
     pub(super) fn without_api(self) -> Self {
@@ -99,6 +106,21 @@ impl Memory {
         let manifest = Manifest { bytes, digest, content_type: content_type.to_owned() };
         self.change(|state| state.manifests.insert(digest, manifest));
         (digest, size)
+    }
+
+    /// Puts any text as a manifest.
+    pub(super) fn put_text(&self, text: &str) -> Digest {
+        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        let digest = digest_of(&bytes);
+        let manifest = Manifest { bytes, digest, content_type: String::new() };
+        self.change(|state| state.manifests.insert(digest, manifest));
+        digest
+    }
+
+    /// Puts any text under a tag.
+    pub(super) fn put_tag(&self, tag: &str, text: &str) {
+        let digest = self.put_text(text);
+        self.change(|state| state.tags.insert(tag.to_owned(), digest));
     }
 
     /// Puts a manifest under a digest that is not its own.
@@ -173,11 +195,16 @@ impl Memory {
         self.change(|state| state.tags.insert(format!("sha256-{}", image.digest().hex()), digest));
     }
 
-    async fn ask(&self, what: String) -> Result<(), Failure> {
-        let (fault, panics) = self.change(|state| {
+    async fn ask(&self, what: String, budget: &Budget) -> Result<(), Failure> {
+        let (fault, panics, patience) = self.change(|state| {
             state.asked.push(what.clone());
-            (state.faults.get(&what).cloned(), state.panics.contains(&what))
+            (state.faults.get(&what).cloned(), state.panics.contains(&what), state.patience.get(&what).cloned())
         });
+        if let Some((failure, wait)) = patience {
+            let until = Instant::now() + wait;
+            let _pause = budget.sit_out(&failure, until);
+            sleep_until(until).await;
+        }
         // An error would mean that the sender is gone, and we hold one.
         let _ = self.held.subscribe().wait_for(|held| !held).await;
         tokio::task::yield_now().await;
@@ -191,14 +218,14 @@ impl Source for Memory {
         &'a self,
         _repository: &'a Repository,
         by: &'a ManifestRef,
-        _budget: &'a Budget,
+        budget: &'a Budget,
     ) -> BoxFuture<'a, Result<Manifest, Failure>> {
         Box::pin(async move {
             let what = match by {
                 ManifestRef::Digest(digest) => format!("manifest {digest}"),
                 ManifestRef::Tag(tag) => format!("tag {tag}"),
             };
-            self.ask(what.clone()).await?;
+            self.ask(what.clone(), budget).await?;
             self.change(|state| {
                 let digest = match by {
                     ManifestRef::Digest(digest) => Some(*digest),
@@ -219,10 +246,10 @@ impl Source for Memory {
     fn referrers<'a>(
         &'a self,
         _image: &'a PinnedImage,
-        _budget: &'a Budget,
+        budget: &'a Budget,
     ) -> BoxFuture<'a, Result<Referrers, Failure>> {
         Box::pin(async move {
-            self.ask("referrers".to_owned()).await?;
+            self.ask("referrers".to_owned(), budget).await?;
             Ok(self.change(|state| match state.referrers.clone() {
                 Some(entries) => Referrers::Listed { entries, complete: state.complete, cut_by: state.cut_by.clone() },
                 None => Referrers::NoApi,
@@ -236,14 +263,14 @@ impl Source for Memory {
         digest: Digest,
         size: u64,
         max: u64,
-        _budget: &'a Budget,
+        budget: &'a Budget,
     ) -> BoxFuture<'a, Result<Bytes, Failure>> {
         Box::pin(async move {
             let what = format!("blob {digest}");
             if size > max {
                 return Err(Failure::BudgetExceeded { detail: format!("{what} is {size} bytes, the limit is {max}") });
             }
-            self.ask(what.clone()).await?;
+            self.ask(what.clone(), budget).await?;
             let found = self.change(|state| state.blobs.get(&digest).cloned());
             match found.ok_or(Failure::NotFound { what: what.clone() })? {
                 bytes if bytes.len() as u64 == size => Ok(bytes),
@@ -254,6 +281,10 @@ impl Source for Memory {
 
     fn has_referrers_api<'a>(&'a self, _host: &'a Host) -> BoxFuture<'a, Option<bool>> {
         Box::pin(async move { self.change(|state| state.knows_api) })
+    }
+
+    fn cores(&self) -> Cores {
+        self.cores.clone()
     }
 
     fn credential_scope(&self, _repository: &Repository) -> [u8; 32] {

@@ -120,6 +120,60 @@ async fn x_050_a_fault_is_not_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn x_043_x_050_half_a_list_is_not_kept() {
+    let scene = Scene::new();
+    scene.sign();
+    let tag = format!("sha256-{}.sig", scene.image.digest().hex());
+    let whole = scene.memory.change(|state| state.tags.get(&tag).copied()).expect("signed");
+    scene.memory.put_tag(&tag, "{\"schemaVersion\":2,\"layers\":[");
+    assert_eq!(codes(&scene.ask(1).await), [Code::EvidenceUnavailable]);
+    scene.memory.change(|state| state.tags.insert(tag, whole));
+    let answer = scene.ask(1).await;
+    assert_eq!((answer.origin, signers(&answer.facts)), (Origin::Fetched, 1), "at once, when it is whole again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn x_042_a_waiter_out_of_time_is_told_what_the_search_is_sitting_out() {
+    let scene = Scene::new();
+    scene.sign();
+    let patience = |what: &str, failure: Failure, seconds| {
+        scene.memory.change(|state| state.patience.insert(what.to_owned(), (failure, Duration::from_secs(seconds))));
+    };
+    let limited = Failure::RateLimited { host: "r.example".to_owned(), retry_after: Some(Duration::from_secs(20)) };
+    patience(&format!("tag sha256-{}.sig", scene.image.digest().hex()), limited, 20);
+    // It has five seconds.
+    let answer = scene.ask(1).await;
+    assert_eq!(codes(&answer), [Code::RateLimited]);
+    let detail = &answer.facts.unanswered[0].detail;
+    assert!(detail.contains("Retry-After: 16 s") && detail.ends_with("the search goes on"), "{detail}");
+    // Whoever comes later is told the same, of what is left.
+    patience("referrers", down(), 0);
+    let answer = scene.ask(1).await;
+    assert_eq!(codes(&answer), [Code::RateLimited]);
+    assert!(answer.facts.unanswered[0].detail.contains("Retry-After: 11 s"), "{:?}", answer.facts);
+    assert_eq!(scene.searches(), 1);
+    // And whoever can wait so long, or comes when it is over, has the answer.
+    let deadline = Instant::now() + Duration::from_secs(15);
+    let answer = scene.evidence.answer(&scene.question(), deadline, at_least(1)).await;
+    assert_eq!((answer.origin, signers(&answer.facts)), (Origin::Fetched, 1));
+    assert_eq!(scene.ask(1).await.origin, Origin::Cached);
+    assert_eq!(scene.searches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn x_042_a_proof_serves_stale_while_the_registry_asks_for_patience() {
+    let scene = Scene::new();
+    scene.sign();
+    assert_eq!(scene.ask(1).await.origin, Origin::Fetched);
+    advance(PROVEN).await;
+    let limited = Failure::RateLimited { host: "r.example".to_owned(), retry_after: None };
+    let sig = format!("tag sha256-{}.sig", scene.image.digest().hex());
+    scene.memory.change(|state| state.patience.insert(sig, (limited, Duration::from_secs(20))));
+    let answer = scene.ask(1).await;
+    assert!(matches!(answer.origin, Origin::Stale(_)), "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_proof_serves_stale_only_while_the_registry_is_out() {
     let scene = Scene::new();
     scene.sign();

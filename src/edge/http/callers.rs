@@ -20,7 +20,7 @@ use crate::edge::tls::{LoadError, POLL, Watched};
 /// Most tokens at a time: two while one replaces the other, and a few for those who rotate slowly.
 const MOST: usize = 16;
 /// The shortest token that is taken.
-const SHORTEST: usize = 16;
+pub(super) const SHORTEST: usize = 16;
 /// The longest: a path segment of a webhook's Service is a DNS label (C-11).
 const LONGEST: usize = 63;
 

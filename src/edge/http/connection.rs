@@ -126,6 +126,11 @@ impl Phase {
         }
     }
 
+    /// Whether it carries no request, and so can be ended for others.
+    pub(super) fn may_go(&self, now: Instant) -> bool {
+        self.state().at.may_go(now)
+    }
+
     /// Ends the connection for others, unless it carries a request; true where it does not.
     pub(super) fn send_off(&self, now: Instant) -> bool {
         self.end_where(|at| at.may_go(now))

@@ -30,7 +30,7 @@ use super::{Readiness, Reviewer, health, review};
 use crate::edge::metrics::{self as names, Metrics};
 
 /// How many connections health and metrics may have. None of them ever carries a review.
-const HEALTH_PLACES: Places = Places { all: 64, newcomers: 64, per_address: 16 };
+const HEALTH_PLACES: Places = Places { all: 64, newcomers: 64, strangers: 64 };
 /// How long what is in flight may take to finish; the longest review ends before.
 const LAST_REPLIES: Duration = Duration::from_secs(32);
 /// The pause after a failed accept, which mostly means that there are no file descriptors left.
@@ -45,8 +45,7 @@ pub struct Listeners {
     pub health: TcpListener,
     /// The TLS settings of the review path, from [`crate::edge::tls::server_config`].
     pub tls: Arc<rustls::ServerConfig>,
-    /// How many connections the review path may have. Of these, at most 256 may not have carried a valid review, and of
-    /// those at most 64 come from one address.
+    /// How many connections the review path may have. Of these, at most 1024 may not have carried a valid review.
     pub connections: usize,
     /// How callers make themselves known.
     pub callers: Arc<Callers>,
@@ -132,9 +131,10 @@ struct Door {
 }
 
 impl Door {
-    /// Accepts for ever.
+    /// Accepts for ever, one at a time, where there is room.
     async fn accept_all(&self, listener: &TcpListener, closing: &watch::Sender<bool>) {
         loop {
+            self.room.one_free().await;
             match listener.accept().await {
                 Ok((stream, peer)) => self.admit(stream, peer, closing),
                 Err(error) => {
@@ -145,7 +145,7 @@ impl Door {
         }
     }
 
-    /// Serves a connection in a task of its own, where there is room.
+    /// Serves a connection in a task of its own.
     fn admit(&self, stream: TcpStream, peer: SocketAddr, closing: &watch::Sender<bool>) {
         let first = Instant::now() + self.patience.first;
         let phase = Phase::new(first, self.patience.first);
@@ -153,11 +153,7 @@ impl Door {
             // Whoever asks for health and metrics comes back every few seconds.
             phase.stays();
         }
-        let Some(place) = self.room.take(peer.ip(), phase.clone()) else {
-            metrics::counter!(names::HTTP_REFUSED_TOTAL, "outcome" => "connections").increment(1);
-            tracing::debug!(%peer, "no room for another connection");
-            return;
-        };
+        let place = self.room.take(peer.ip(), phase.clone());
         let door = self.clone();
         let closing = closing.subscribe();
         let visitor = Visitor { phase: phase.clone(), place: Arc::new(place), certificate: None };

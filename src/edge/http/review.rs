@@ -15,7 +15,7 @@ use metrics::Gauge;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{self, LIMIT, Memory, Received, Rest};
-use super::callers::{Callers, Visitor};
+use super::callers::{Callers, SHORTEST, Visitor};
 use super::connection::Patience;
 use super::{Reply, Reviewer, deadline};
 use crate::decision::code::Code;
@@ -72,10 +72,14 @@ async fn validate<R: Reviewer>(State(front): State<Arc<Front<R>>>, request: Requ
     let _in_flight = InFlight::begin(&front.in_flight);
     let until = deadline.min(began + front.patience.body);
     let received = body::read(request.into_body(), until, front.memory_of(&caller)).await;
+    let known = caller.is_known();
     if let Some(visitor) = &visitor {
         visitor.phase.arrived();
+        if known {
+            // The evidence may be long in coming: meanwhile the connection takes no newcomer's place.
+            visitor.place.carried_a_review(known);
+        }
     }
-    let known = caller.is_known();
     let (reply, close) = match received {
         Received::Whole(body) => (judge(&front.reviewer, body, deadline, caller).await, false),
         Received::TooLarge(head, rest) => {
@@ -238,12 +242,14 @@ impl Refused {
     }
 }
 
-/// Method and path for the log, shortened. A path may end in a caller's token, so only its first segment is shown.
+/// Method and path for the log, shortened. A path may end in a caller's token, so only its first segment is shown, and of a
+/// webhook that is registered wrongly that may be the token itself.
 fn request_line(request: &Request) -> String {
     let path = request.uri().path();
-    let shown = path.get(1..).and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    let first = path.get(1..).and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    let shown = if first.len() < SHORTEST { first } else { "…" };
     let method: String = request.method().as_str().chars().take(16).collect();
-    format!("{method} /{}", shown.chars().take(64).collect::<String>())
+    format!("{method} /{shown}")
 }
 
 fn in_band(bytes: Bytes) -> Response {

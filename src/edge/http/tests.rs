@@ -486,13 +486,17 @@ async fn x_094_one_connection_too_many_ends_an_idle_one_and_never_one_with_a_req
     last.0.write_all(body).await.expect("open");
     last.0.flush().await.expect("open");
     timeout(LONGEST, served.echo.begun.notified()).await.expect("the review began");
-    assert!(served.tls(&["http/1.1"]).await.is_err(), "both carry a request");
+    // Both carry a request: the next one waits, and neither of them nor it is cut.
+    let mut third = std::pin::pin!(served.client());
+    assert!(timeout(SHORT, &mut third).await.is_err(), "there is no place");
     served.echo.go_on.notify_one();
     served.echo.go_on.notify_one();
     for (client, uid) in [(&mut busy, "u7"), (&mut last, "u8")] {
         let answer = client.answer().await.expect("a request is never cut");
         assert!(answer.body.starts_with(&format!("{{\"uid\":\"{uid}\",\"allowed\":true")), "{answer:?}");
     }
+    let mut third = timeout(LONGEST, third).await.expect("a place came free");
+    third.post("/validate", br#"{"uid":"u9"}"#).await.expect("an answer");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -561,9 +565,9 @@ async fn c_08_x_132_who_is_let_in_and_as_whom() {
         check.offer(std::path::Path::new("ca.crt"), ca.0.pem().as_bytes()).expect("a CA");
         Some(Arc::new(check))
     };
-    let forced = served_for(brief(), Duration::ZERO, 100, check(true)).await;
-    let either = served_for(brief(), Duration::ZERO, 100, check(false)).await;
-    let tokens = served_for(brief(), Duration::ZERO, 100, None).await;
+    let forced = served_for(Patience::default(), Duration::ZERO, 100, check(true)).await;
+    let either = served_for(Patience::default(), Duration::ZERO, 100, check(false)).await;
+    let tokens = served_for(Patience::default(), Duration::ZERO, 100, None).await;
     let table = [
         // what is shown, the path, and who that is: where a certificate must be shown, where it may be, where none is asked for
         (Some(&right), "/validate", [Some("certificate"), Some("certificate"), Some("unknown")]),

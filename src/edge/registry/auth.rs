@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use moka::future::Cache;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -176,7 +176,7 @@ impl Party<'_> {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let response = self.transport.send(self.host, Method::GET, &url, headers, budget).await?;
+        let response = self.transport.send(self.host, &url, headers, budget).await?;
         let status = response.status();
         let what = format!("a token for {repository}");
         if status != StatusCode::OK {
@@ -187,9 +187,12 @@ impl Party<'_> {
             return Err(if fault.failure.may_pass() { fault } else { failed(fault.failure.to_string()) });
         }
         let (body, _) = self.transport.body(response, Limit::AtMost(MAX_TOKEN_REPLY), &what, budget).await?;
-        parse_token(&body).map_err(|what| {
-            let detail = format!("{} sends a token reply for {repository} that {what}", authority(&url));
-            Failure::Malformed { detail }.into()
+        parse_token(&body).map_err(|none| {
+            let said = |what: &str| format!("{} sends a token reply for {repository} that {what}", authority(&url));
+            match none {
+                NoToken::Unreadable(what) => Failure::Unavailable { detail: said(what), transient: true }.into(),
+                NoToken::Unusable(what) => failed(said(what)),
+            }
         })
     }
 }
@@ -201,8 +204,17 @@ fn covers(listed: &Url, url: &Url) -> bool {
         && url.path().strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// Why a reply gives no token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NoToken {
+    /// It is no reply of a token service: cut short, or something else altogether.
+    Unreadable(&'static str),
+    /// It is one, and there is nothing in it that could be shown to a registry.
+    Unusable(&'static str),
+}
+
 /// Token and life of a token reply.
-fn parse_token(body: &[u8]) -> Result<(Secret, Duration), &'static str> {
+fn parse_token(body: &[u8]) -> Result<(Secret, Duration), NoToken> {
     #[derive(Deserialize)]
     struct Reply {
         token: Option<String>,
@@ -210,13 +222,14 @@ fn parse_token(body: &[u8]) -> Result<(Secret, Duration), &'static str> {
         expires_in: Option<u64>,
     }
     // The parser's message may quote the token.
-    let reply: Reply = serde_json::from_slice(body).map_err(|_| "is not JSON of the expected form")?;
+    let reply: Reply =
+        serde_json::from_slice(body).map_err(|_| NoToken::Unreadable("is not JSON of the expected form"))?;
     let token = reply.token.filter(|token| !token.is_empty()).or(reply.access_token).unwrap_or_default();
     if token.is_empty() {
-        return Err("holds no token");
+        return Err(NoToken::Unusable("holds no token"));
     }
     if !token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err("holds a token with characters that do not belong in one");
+        return Err(NoToken::Unusable("holds a token with characters that do not belong in one"));
     }
     let life = reply.expires_in.unwrap_or(DEFAULT_LIFE).min(LONGEST_LIFE);
     Ok((Secret::new(token), Duration::from_secs(life)))
@@ -431,16 +444,20 @@ mod tests {
             let (found, lives) = parse_token(body.as_bytes()).expect(body);
             assert_eq!((found.reveal(), lives.as_secs()), (token, life), "{body}");
         }
-        for body in [
-            "",
-            "{}",
-            "[]",
-            r#"{"token":1}"#,
-            r#"{"token":"a","expires_in":-1}"#,
-            r#"{"token":"a b"}"#,
-            r#"{"token":"ü"}"#,
+        for (body, readable) in [
+            ("", false),
+            (r#"{"token":"a"#, false),
+            ("<html>log in</html>", false),
+            ("[]", false),
+            (r#"{"token":1}"#, false),
+            (r#"{"token":"a","token":"b"}"#, false),
+            (r#"{"token":"a","expires_in":-1}"#, false),
+            ("{}", true),
+            (r#"{"token":"a b"}"#, true),
+            (r#"{"token":"ü"}"#, true),
         ] {
-            assert!(parse_token(body.as_bytes()).is_err(), "{body}");
+            let none = parse_token(body.as_bytes()).expect_err(body);
+            assert_eq!(matches!(none, NoToken::Unusable(_)), readable, "{body}");
         }
     }
 }

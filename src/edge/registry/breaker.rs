@@ -78,7 +78,7 @@ impl Breaker {
 }
 
 /// The same kind of failure, saying that nothing was asked.
-fn held_back(failure: &Failure, left: Duration) -> Failure {
+pub(super) fn held_back(failure: &Failure, left: Duration) -> Failure {
     match failure {
         Failure::Unavailable { detail, transient } => Failure::Unavailable {
             detail: format!("not asked for another {} s, since the last answer was: {detail}", left.as_secs() + 1),
@@ -92,7 +92,6 @@ fn held_back(failure: &Failure, left: Duration) -> Failure {
         | Failure::AddressRefused { .. }
         | Failure::DigestMismatch { .. }
         | Failure::BudgetExceeded { .. }
-        | Failure::Malformed { .. }
         | Failure::DeadlineExceeded { .. } => failure.clone(),
     }
 }

@@ -8,7 +8,7 @@ use aws_lc_rs::{hmac, rand};
 use bytes::Bytes;
 use moka::future::Cache;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, WWW_AUTHENTICATE};
-use reqwest::{Method, Response, StatusCode, Url};
+use reqwest::{Response, StatusCode, Url};
 use tokio::time::Instant;
 
 use super::address::{authority, parse_url, same_origin};
@@ -19,6 +19,7 @@ use super::settings::{Settings, SettingsError};
 use super::transport::{At, Fault, Limit, Transport, refusal, retry_after};
 use super::{Budget, Failure};
 use crate::decision::reference::{Digest, Host, Repository};
+use crate::edge::cores::Cores;
 
 /// Most redirects that are followed.
 const MAX_REDIRECTS: usize = 3;
@@ -43,6 +44,8 @@ pub(super) struct Client {
     scope_key: hmac::Key,
     /// What is known of the referrers API.
     pub(super) api: Api,
+    /// Where long lists are read.
+    pub(super) cores: Cores,
 }
 
 /// Which hosts have the referrers API, for an hour.
@@ -58,7 +61,6 @@ pub(super) struct Api {
 
 /// One question.
 pub(super) struct Ask<'a> {
-    pub(super) method: Method,
     pub(super) repository: &'a Repository,
     pub(super) url: &'a Url,
     pub(super) accept: Option<&'static str>,
@@ -72,7 +74,7 @@ pub(super) struct Ask<'a> {
 impl<'a> Ask<'a> {
     /// A `GET` that follows redirects.
     pub(super) const fn get(repository: &'a Repository, url: &'a Url, limit: Limit, what: &'a str) -> Self {
-        Self { method: Method::GET, repository, url, accept: None, limit, leave: true, what }
+        Self { repository, url, accept: None, limit, leave: true, what }
     }
 }
 
@@ -122,6 +124,7 @@ impl Client {
             breaker: Breaker::default(),
             scope_key: hmac::Key::new(hmac::HMAC_SHA256, &key),
             api: Api::new(),
+            cores: Cores::all_but_one(),
         })
     }
 
@@ -171,7 +174,11 @@ impl Client {
             };
             let now = Instant::now();
             match pauses.next().map(|pause| now + jittered(pause).max(fault.after.unwrap_or_default())) {
-                Some(again) if again < budget.deadline => tokio::time::sleep_until(again).await,
+                Some(again) if again < budget.deadline => {
+                    // Our own pauses are too short to be anybody's reason.
+                    let _pause = fault.after.map(|_| budget.sit_out(&fault.failure, again));
+                    tokio::time::sleep_until(again).await;
+                }
                 Some(_) | None => {
                     match fault.at {
                         At::Host => self.breaker.trip(host, &fault.failure, fault.after, now),
@@ -252,7 +259,7 @@ impl Client {
             if let Some(authorization) = authorization.filter(|_| same_origin(base, &url)) {
                 headers.insert(AUTHORIZATION, authorization.clone());
             }
-            let sent = self.transport.send(ask.repository.host(), ask.method.clone(), &url, headers, budget).await;
+            let sent = self.transport.send(ask.repository.host(), &url, headers, budget).await;
             let response = sent.map_err(|fault| elsewhere(fault, base, &url))?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(Some(response));
@@ -282,9 +289,6 @@ impl Client {
         let url = response.url().clone();
         let headers = response.headers().clone();
         let result = match status.as_u16() {
-            200 if ask.method == Method::HEAD => {
-                Ok(Reply::Found { bytes: Bytes::new(), digest: Digest::from_bytes([0; 32]), headers })
-            }
             200 => {
                 let body = self.transport.body(response, ask.limit, ask.what, budget).await;
                 body.map(|(bytes, digest)| Reply::Found { bytes, digest, headers })
@@ -383,7 +387,8 @@ fn redirect(response: &Response, from: &Url) -> Result<Url, Failure> {
     let mut locations = response.headers().get_all(LOCATION).iter();
     let (Some(location), None) = (locations.next(), locations.next()) else {
         let status = response.status().as_u16();
-        return Err(Failure::Malformed { detail: format!("{host} answers {status} without one Location") });
+        let detail = format!("{host} answers {status} without one Location");
+        return Err(Failure::Unavailable { detail, transient: false });
     };
     let location = location.to_str().map_err(|_| "holds characters that do not belong in an address");
     // Not quoted: addresses of storage carry their authorization with them.
@@ -417,7 +422,6 @@ fn outcome(result: &Result<Reply, Fault>) -> &'static str {
             Failure::Unavailable { .. } => "unavailable",
             Failure::DigestMismatch { .. } => "digest-mismatch",
             Failure::BudgetExceeded { .. } => "budget-exceeded",
-            Failure::Malformed { .. } => "malformed",
             Failure::DeadlineExceeded { .. } => "deadline-exceeded",
         },
     }

@@ -21,8 +21,8 @@ const MAX_PAGES: usize = 10;
 /// Reads an OCI index or a Docker manifest list (OCI image specification, "Image Index"). The media type of the reply is
 /// not asked for: what is an index by shape is one.
 ///
-/// `Malformed` where it is none, or where a digest is not a well-formed sha256 digest; `Unavailable` where the text ends
-/// too early; `BudgetExceeded` over 1000 entries.
+/// `Unavailable` where it is none, where a digest is not a well-formed sha256 digest, and where the text ends too early,
+/// which alone may pass; `BudgetExceeded` over 1000 entries.
 pub fn parse_index(bytes: &[u8]) -> Result<Vec<Descriptor>, Failure> {
     let page = parse_page(bytes)?;
     if page.cut {
@@ -33,34 +33,35 @@ pub fn parse_index(bytes: &[u8]) -> Result<Vec<Descriptor>, Failure> {
 
 /// One page of a list: at most [`MAX_DESCRIPTORS`] entries.
 #[derive(Debug)]
-struct Page {
+pub(super) struct Page {
     entries: Vec<Descriptor>,
     /// Whether there were more.
     cut: bool,
 }
 
-fn parse_page(bytes: &[u8]) -> Result<Page, Failure> {
-    let malformed = |detail: String| Failure::Malformed { detail: format!("not an image index: {detail}") };
+/// Reads one page.
+pub(super) fn parse_page(bytes: &[u8]) -> Result<Page, Failure> {
+    let none = |detail: String| no_answer(format!("not an image index: {detail}"));
     let index: RawIndex = serde_json::from_slice(bytes).map_err(|error| {
         if error.is_eof() {
             Failure::Unavailable { detail: "the list ends too early".to_owned(), transient: true }
         } else {
-            malformed(shown(&error.to_string(), 200))
+            none(shown(&error.to_string(), 200))
         }
     })?;
     if index.schema_version != 2 {
-        return Err(malformed(format!("schemaVersion {}", index.schema_version)));
+        return Err(none(format!("schemaVersion {}", index.schema_version)));
     }
     match index.media_type.as_deref() {
         None | Some(super::OCI_INDEX | super::DOCKER_LIST) => {}
-        Some(other) => return Err(malformed(format!("mediaType {}", shown(other, 100)))),
+        Some(other) => return Err(none(format!("mediaType {}", shown(other, 100)))),
     }
     // CVE-2021-41190: what reads as a manifest to one tool and as an index to another is neither.
     if index.config.is_some() || index.layers.is_some() || index.fs_layers.is_some() {
-        return Err(malformed("it is a manifest as well".to_owned()));
+        return Err(none("it is a manifest as well".to_owned()));
     }
     let Manifests { raw, cut } = index.manifests;
-    let entries = raw.into_iter().map(descriptor).collect::<Result<_, _>>().map_err(malformed)?;
+    let entries = raw.into_iter().map(descriptor).collect::<Result<_, _>>().map_err(none)?;
     Ok(Page { entries, cut })
 }
 
@@ -112,12 +113,17 @@ impl Pages {
     }
 
     /// Takes in the page that was asked for last.
-    pub(super) fn add(&mut self, here: &Url, body: &[u8], headers: &HeaderMap, what: &str) -> Result<(), Failure> {
-        let page = parse_page(body).map_err(|failure| about(failure, what))?;
+    pub(super) fn add(
+        &mut self,
+        here: &Url,
+        page: Result<Page, Failure>,
+        headers: &HeaderMap,
+        what: &str,
+    ) -> Result<(), Failure> {
+        let page = page.map_err(|failure| about(failure, what))?;
         self.filtered |= headers.contains_key("oci-filters-applied");
         let links: Result<Vec<&str>, _> = headers.get_all(LINK).iter().map(HeaderValue::to_str).collect();
-        let links =
-            links.map_err(|_| Failure::Malformed { detail: format!("{what}: the Link header cannot be read") })?;
+        let links = links.map_err(|_| no_answer(format!("{what}: the Link header cannot be read")))?;
         let next = next_page(&links, here).map_err(|failure| about(failure, what))?;
         for entry in page.entries {
             if self.digests.contains(&entry.digest) {
@@ -156,9 +162,13 @@ impl Pages {
     }
 }
 
+/// What came says nothing about what refers to the image: the source has not answered.
+fn no_answer(detail: String) -> Failure {
+    Failure::Unavailable { detail, transient: false }
+}
+
 fn about(failure: Failure, what: &str) -> Failure {
     match failure {
-        Failure::Malformed { detail } => Failure::Malformed { detail: format!("{what}: {detail}") },
         Failure::Unavailable { detail, transient } => {
             Failure::Unavailable { detail: format!("{what}: {detail}"), transient }
         }
@@ -174,16 +184,16 @@ fn about(failure: Failure, what: &str) -> Failure {
 
 /// The address of the next page (RFC 8288, as the distribution specification uses it), where the reply names one.
 ///
-/// `Malformed` where the header cannot be read.
+/// `Unavailable` where the header cannot be read.
 pub(super) fn next_page(links: &[&str], here: &Url) -> Result<Option<Url>, Failure> {
-    let malformed = |what: &str| Failure::Malformed { detail: format!("the Link header {what}") };
+    let unreadable = |what: &str| no_answer(format!("the Link header {what}"));
     let mut next = None;
     for link in links {
-        for (target, relations) in parse_links(link).ok_or_else(|| malformed("cannot be read"))? {
+        for (target, relations) in parse_links(link).ok_or_else(|| unreadable("cannot be read"))? {
             if relations.split_ascii_whitespace().any(|relation| relation.eq_ignore_ascii_case("next")) {
-                let url = parse_url(target, Some(here)).map_err(malformed)?;
+                let url = parse_url(target, Some(here)).map_err(unreadable)?;
                 if next.as_ref().is_some_and(|other| *other != url) {
-                    return Err(malformed("names two next pages"));
+                    return Err(unreadable("names two next pages"));
                 }
                 next = Some(url);
             }
@@ -345,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn x_037_what_is_no_plain_index_is_malformed() {
+    fn x_037_what_is_no_plain_index_is_no_answer() {
         let good = format!(r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"m","digest":"{D}","size":1}}]}}"#);
         assert!(parse_index(good.as_bytes()).is_ok());
         for (from, to) in [
@@ -368,7 +378,8 @@ mod tests {
         ] {
             let bad = good.replacen(from, to, 1);
             assert_ne!(bad, good);
-            assert!(matches!(parse_index(bad.as_bytes()), Err(Failure::Malformed { .. })), "{bad}");
+            let none = parse_index(bad.as_bytes());
+            assert!(matches!(none, Err(Failure::Unavailable { transient: false, .. })), "{bad}: {none:?}");
         }
         for end in [0, 1, 20, good.len() - 1] {
             let cut = parse_index(&good.as_bytes()[..end]);

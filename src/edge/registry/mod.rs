@@ -14,23 +14,26 @@ mod settings;
 mod tests;
 mod transport;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use reqwest::StatusCode;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
-use reqwest::{Method, StatusCode};
 use tokio::time::Instant;
 
 use crate::decision::code::Code;
 use crate::decision::reference::{Digest, Host, PinnedImage, Repository, Tag};
+use crate::edge::cores::Cores;
 
 pub use address::{Network, NetworkError};
+use breaker::held_back;
 use client::{Ask, Client, Reply};
 pub use credentials::{DockerConfig, DockerConfigError, MAX_CONFIG};
-use list::Pages;
 pub use list::parse_index;
+use list::{Pages, parse_page};
 pub use settings::{ClientCert, HostSettings, Names, Settings, SettingsError};
 use transport::Limit;
 
@@ -45,6 +48,10 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, applic
      application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// Every way in which a registry call ends without its answer. Closed: unsigned is not unreachable.
+///
+/// It speaks of the conversation, and of a body as a run of bytes: so long, with this digest. What a document *says* is
+/// judged by whoever reads it, and is never a failure of the call; what a reply lacks to be an answer (a redirect that leads
+/// nowhere, a list that is none, a token that cannot be read) is never a fault of a document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// 404 with a registry's error body, or without one: what was asked for is not there.
@@ -73,7 +80,7 @@ pub enum Failure {
         /// Which, and how to allow it.
         detail: String,
     },
-    /// DNS, TCP, TLS, timeout, 5xx, body cut short or encoded.
+    /// DNS, TCP, TLS, timeout, 5xx, body cut short or encoded, a reply that is no answer to what was asked.
     #[error("{detail}")]
     Unavailable {
         /// Which of these, at which host.
@@ -91,12 +98,6 @@ pub enum Failure {
     #[error("{detail}")]
     BudgetExceeded {
         /// Which limit.
-        detail: String,
-    },
-    /// The body is not what the specification says.
-    #[error("{detail}")]
-    Malformed {
-        /// What it is instead.
         detail: String,
     },
     /// The deadline of the search passed.
@@ -119,7 +120,6 @@ impl Failure {
             Self::Unavailable { .. } => Code::EvidenceUnavailable,
             Self::DigestMismatch { .. } => Code::DigestMismatch,
             Self::BudgetExceeded { .. } => Code::BudgetExceeded,
-            Self::Malformed { .. } => Code::ManifestInvalid,
             Self::DeadlineExceeded { .. } => Code::DeadlineExceeded,
         }
     }
@@ -135,7 +135,6 @@ impl Failure {
             | Self::AddressRefused { .. }
             | Self::DigestMismatch { .. }
             | Self::BudgetExceeded { .. }
-            | Self::Malformed { .. }
             | Self::DeadlineExceeded { .. } => false,
         }
     }
@@ -177,7 +176,7 @@ pub struct Descriptor {
     /// The size in bytes.
     pub size: u64,
     /// Annotations; hints.
-    pub annotations: std::collections::BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
     /// Operating system and architecture, where the entry of an index names them.
     pub platform: Option<(String, String)>,
 }
@@ -205,13 +204,58 @@ pub struct Budget {
     pub deadline: Instant,
     bytes: AtomicU64,
     requests: AtomicU64,
+    pauses: Mutex<Pauses>,
+}
+
+/// The failures after which calls wait for as long as the registry asked, by number.
+#[derive(Debug, Default)]
+struct Pauses {
+    last: u64,
+    open: BTreeMap<u64, (Failure, Instant)>,
+}
+
+/// A call that waits, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Pause<'a> {
+    budget: &'a Budget,
+    number: u64,
+}
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        self.budget.pauses().open.remove(&self.number);
+    }
 }
 
 impl Budget {
     /// A budget of so many bytes and requests until a deadline.
     #[must_use]
     pub const fn new(deadline: Instant, bytes: u64, requests: u64) -> Self {
-        Self { deadline, bytes: AtomicU64::new(bytes), requests: AtomicU64::new(requests) }
+        let pauses = Mutex::new(Pauses { last: 0, open: BTreeMap::new() });
+        Self { deadline, bytes: AtomicU64::new(bytes), requests: AtomicU64::new(requests), pauses }
+    }
+
+    /// Notes that a call waits until then, because the registry asked it to when it failed.
+    pub(crate) fn sit_out(&self, failure: &Failure, until: Instant) -> Pause<'_> {
+        let mut pauses = self.pauses();
+        pauses.last += 1;
+        let number = pauses.last;
+        pauses.open.insert(number, (failure.clone(), until));
+        Pause { budget: self, number }
+    }
+
+    /// What the registry said to the calls that now wait for as long as it asked, with the time that is left: the reason for
+    /// those who cannot wait so long.
+    #[must_use]
+    pub fn sitting_out(&self) -> Vec<Failure> {
+        let now = Instant::now();
+        let pauses = self.pauses();
+        pauses.open.values().map(|(failure, until)| held_back(failure, until.duration_since(now))).collect()
+    }
+
+    fn pauses(&self) -> MutexGuard<'_, Pauses> {
+        // Every change under the lock is a single one.
+        self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes that are left.
@@ -304,23 +348,6 @@ impl Registry {
         Ok(Manifest { bytes, digest, content_type: content_type(&headers) })
     }
 
-    /// `HEAD` of the image itself: whether it is there. Everything but 200 and 404 is a failure.
-    pub async fn exists(&self, image: &PinnedImage, budget: &Budget) -> Result<bool, Failure> {
-        let repository = image.repository();
-        let what = format!("the image {image}");
-        let url = self.0.url(repository, &format!("manifests/{}", image.digest()))?;
-        let get = Ask::get(repository, &url, Limit::AtMost(0), &what);
-        let ask = Ask { method: Method::HEAD, accept: Some(MANIFEST_TYPES), ..get };
-        match found(self.ask(&ask, budget).await?, &what, repository) {
-            Ok(_) => {
-                self.0.api.exists(repository).await;
-                Ok(true)
-            }
-            Err(Failure::NotFound { .. }) => Ok(false),
-            Err(failure) => Err(failure),
-        }
-    }
-
     /// `GET /v2/<repository>/referrers/<digest>`: what refers to an image, over all pages.
     ///
     /// A host that is known to lack the API is not asked again for an hour.
@@ -340,7 +367,10 @@ impl Registry {
                 ..Ask::get(repository, &url, Limit::AtMost(MAX_MANIFEST), &what)
             };
             match self.ask(&ask, budget).await? {
-                Reply::Found { bytes, headers, .. } => pages.add(&url, &bytes, &headers, &what)?,
+                Reply::Found { bytes, headers, .. } => {
+                    let page = self.0.cores.read(bytes.len(), move || parse_page(&bytes)).await;
+                    pages.add(&url, page, &headers, &what)?;
+                }
                 Reply::Absent { unknown, .. } if pages.is_first() => {
                     if !unknown {
                         self.0.api.lacks(repository, false).await;
@@ -400,6 +430,12 @@ impl Registry {
             Credentials::Kept if self.0.lends(repository) => self.0.refused_scope(),
             Credentials::Kept | Credentials::Lent => self.0.scope(repository),
         }
+    }
+
+    /// Where what takes long is computed: lent to whoever works with the answers, so that all of it has one bound.
+    #[must_use]
+    pub fn cores(&self) -> &Cores {
+        &self.0.cores
     }
 
     async fn ask(&self, ask: &Ask<'_>, budget: &Budget) -> Result<Reply, Failure> {

@@ -11,7 +11,7 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use jiff::Timestamp;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Method, Response, StatusCode, Url};
+use reqwest::{Client, Response, StatusCode, Url};
 use tokio::time::Instant;
 
 use super::address::{self, Guard, Refused, authority, same_origin};
@@ -90,12 +90,11 @@ impl Transport {
             .map_err(|what| Failure::AddressRefused { detail: format!("the registry address {host} {what}") })
     }
 
-    /// Sends one request and waits for the head of its answer. `host` is the registry on whose behalf it is sent; the
+    /// Sends one `GET` and waits for the head of its answer. `host` is the registry on whose behalf it is sent; the
     /// settings that count are those of the host that `url` names.
     pub(super) async fn send(
         &self,
         host: &Host,
-        method: Method,
         url: &Url,
         mut headers: HeaderMap,
         budget: &Budget,
@@ -112,7 +111,7 @@ impl Transport {
         route.guard.check_literal(url).map_err(|Refused(detail)| Failure::AddressRefused { detail })?;
         budget.spend_request()?;
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let sent = route.client.request(method, url.clone()).headers(headers).send();
+        let sent = route.client.get(url.clone()).headers(headers).send();
         // From outside one cannot see when the connection stands: its own limit is the client's.
         let longest = self.connect + self.idle;
         match within(longest, budget, sent).await {

@@ -20,22 +20,27 @@ pub const MAX_DEPTH: usize = 128;
 /// One sentence that says where it fails, without any of the text itself.
 pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unreadable> {
     if too_deep(bytes) {
-        return Err(Unreadable(format!("it is nested deeper than {MAX_DEPTH} levels")));
+        return Err(Unreadable { what: format!("it is nested deeper than {MAX_DEPTH} levels"), is_whole: true });
     }
     serde_json::from_slice(bytes).map_err(|error| {
-        let what = match error.classify() {
-            serde_json::error::Category::Data => "a field is missing, duplicated or of another type",
-            serde_json::error::Category::Eof => "it ends too early",
-            serde_json::error::Category::Syntax | serde_json::error::Category::Io => "it is not JSON",
+        let (what, is_whole) = match error.classify() {
+            serde_json::error::Category::Data => ("a field is missing, duplicated or of another type", true),
+            serde_json::error::Category::Eof => ("it ends too early", false),
+            serde_json::error::Category::Syntax | serde_json::error::Category::Io => ("it is not JSON", false),
         };
-        Unreadable(format!("{what} (line {}, column {})", error.line(), error.column()))
+        Unreadable { what: format!("{what} (line {}, column {})", error.line(), error.column()), is_whole }
     })
 }
 
 /// Why a document cannot be read, for the reader: never text of the document or of a library.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unreadable(String);
+#[error("{what}")]
+pub struct Unreadable {
+    what: String,
+    /// Whether it is JSON as far as it was read, and says something else than it should. Where unset it is none: it ends too
+    /// early, or is something else altogether.
+    pub(in crate::edge) is_whole: bool,
+}
 
 /// Decodes base64: standard alphabet, padded, no white space, no stray bits (RFC 4648, sections 3.3 to 3.5 and 4).
 #[must_use]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::*;
 use crate::decision::evidence::{Identity, StatementKind};
@@ -11,9 +12,11 @@ use crate::decision::policy::KeyScheme;
 use crate::decision::reference::PinnedImage;
 use crate::edge::evidence::Limits;
 use crate::edge::evidence::cache::Store;
+use crate::edge::evidence::source::Source as _;
 use crate::edge::evidence::testing::{
     EMPTY, INDEX, MANIFEST, Memory, artifact, down, image_manifest, index, pinned, signed,
 };
+use crate::edge::registry::Manifest;
 use crate::edge::sigstore::digest_of;
 use crate::edge::sigstore::samples::{TestKey, simple_signing, statement};
 
@@ -28,8 +31,13 @@ fn question(image: &PinnedImage, keys: &[&TestKey], children: bool) -> Question 
 }
 
 async fn search_with(memory: &Memory, question: &Question, limits: Limits, stop: impl FnMut(&Facts) -> bool) -> Facts {
-    let tools = Tools { source: std::sync::Arc::new(memory.clone()), store: Store::new(8 << 20), limits };
-    search(&tools, question, Instant::now() + Duration::from_secs(20), stop).await
+    let tools = tools(memory, limits);
+    let budget = Budget::new(Instant::now() + Duration::from_secs(20), limits.bytes, limits.requests);
+    search(&tools, &Arc::new(question.clone()), &budget, stop).await
+}
+
+fn tools(memory: &Memory, limits: Limits) -> Tools {
+    Tools { source: Arc::new(memory.clone()), store: Store::new(8 << 20), limits, cores: memory.cores() }
 }
 
 /// A search that stops at the first image signature.
@@ -198,7 +206,6 @@ async fn a_candidate_that_cannot_be_had_is_unanswered_or_rejected() {
             (down(), None, Some(Code::EvidenceUnavailable)),
             (Failure::NotFound { what: what.clone() }, Some(Code::EvidenceMalformed), None),
             (mismatch(), Some(Code::DigestMismatch), None),
-            (Failure::Malformed { detail: "html".to_owned() }, Some(Code::ManifestInvalid), None),
             (Failure::BudgetExceeded { detail: "too many".to_owned() }, Some(Code::BudgetExceeded), None),
         ] {
             memory.heal();
@@ -215,6 +222,71 @@ async fn a_candidate_that_cannot_be_had_is_unanswered_or_rejected() {
     // A list that tells another size than the manifest has is not believed.
     memory.change(|state| state.referrers = Some(vec![Descriptor { size: entry.size + 1, ..entry.clone() }]));
     assert_eq!(codes(&first(&memory, &ask).await), [Code::DigestMismatch]);
+}
+
+#[tokio::test]
+async fn x_043_x_050_what_is_no_document_under_a_tag_is_no_answer() {
+    let signer = key();
+    let good = index(&[]).to_string();
+    for (text, cut) in [
+        (&good[..good.len() / 2], true),
+        ("", true),
+        ("<html>log in</html>", true),
+        ("[]", false),
+        (r#"{"schemaVersion":1}"#, false),
+    ] {
+        for tag in ["sha256-HEX.sig", "sha256-HEX"] {
+            let memory = Memory::new();
+            let image = memory.image("app");
+            memory.put_tag(&tag.replace("HEX", &image.digest().hex()), text);
+            let facts = first(&memory, &question(&image, &[&signer], false)).await;
+            let want =
+                if cut { (vec![Code::EvidenceUnavailable], vec![]) } else { (vec![], vec![Code::ManifestInvalid]) };
+            assert_eq!((unanswered(&facts), codes(&facts)), want, "{tag}: {text}: {facts:?}");
+            assert_eq!(facts.exhausted, !cut, "{tag}: {text}");
+            // Under their digest the same bytes are what was meant, and no registry is at fault.
+            let image = pinned(digest_of(text.as_bytes()));
+            memory.put_text(text);
+            let facts = first(&memory, &question(&image, &[&signer], false)).await;
+            assert_eq!(facts.image_fault.as_ref().map(|f| f.code), Some(Code::ManifestInvalid), "{text}: {facts:?}");
+            assert!(facts.exhausted && facts.unanswered.is_empty(), "{text}: {facts:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn x_098_a_fallback_list_that_is_longer_than_what_is_read_is_cut() {
+    let signer = key();
+    let memory = Memory::new().without_api();
+    let image = memory.image("app");
+    let other = memory.referrer(&image_manifest("other"));
+    for (count, cut) in [(1000, false), (1001, true)] {
+        memory.fallback(&image, &vec![other.clone(); count]);
+        let facts = first(&memory, &question(&image, &[&signer], false)).await;
+        assert_eq!(facts.limit.is_some_and(|limit| limit.contains("over 1000 referrers")), cut, "{count}");
+    }
+}
+
+#[tokio::test]
+async fn x_096_facts_say_how_many_checks_they_took() {
+    let (signer, other, third) = (key(), key(), key());
+    let memory = Memory::new();
+    let image = memory.image("app");
+    let ask = question(&image, &[&signer, &third], false);
+    assert_eq!(first(&memory, &ask).await.checks, 0, "there is nothing to check");
+    let layers: Vec<_> = (0..20).map(|_| signed(&other, simple_signing(image.digest()))).collect();
+    memory.legacy(&image, &layers);
+    for n in 0..10 {
+        let bundle = other.bundle(&statement(image.digest(), bundle::IMAGE_SIGNATURE));
+        memory.list(memory.bundle(image.digest(), &[&bundle[..], &vec![b' '; n]].concat(), None));
+    }
+    for _ in 0..3 {
+        let facts = first(&memory, &ask).await;
+        assert_eq!((facts.checks, facts.exhausted), (60, true), "each candidate with each key, whatever comes first");
+    }
+    let facts = search_with(&memory, &ask, Limits { checks: 33, ..Limits::default() }, |_| false).await;
+    assert_eq!(facts.checks, 32, "no more than are made");
+    assert!(facts.limit.is_some());
 }
 
 #[tokio::test]
@@ -554,14 +626,14 @@ proptest! {
                 text.insert_str(at, &body);
             }
             let manifest = Manifest { digest: digest_of(text.as_bytes()), bytes: text.into_bytes().into(), content_type: String::new() };
-            let tools = Tools { source: std::sync::Arc::new(memory.clone()), store: Store::new(1 << 20), limits: Limits::default() };
+            let tools = tools(&memory, Limits::default());
             let ask = question(&image, &[&TestKey::new(KeyScheme::EcdsaP256)], true);
             let mut search = Search::new(&tools, &ask);
-            search.absorb(Done::LegacyTag(Ok(manifest.clone())));
-            search.absorb(Done::FallbackTag(Ok(manifest.clone())));
-            search.absorb(Done::Image(Ok(manifest.clone())));
+            search.absorb(Done::LegacyTag(Ok(manifest.clone().into())));
+            search.absorb(Done::FallbackTag(Ok(manifest.clone().into())));
+            search.absorb(Done::Image(Ok(manifest.clone().into())));
             (search.opened, search.opening) = (1, 1);
-            search.absorb(Done::Open(memory.referrer(&json!({})), Ok(manifest)));
+            search.absorb(Done::Open(memory.referrer(&json!({})), Ok(manifest.into())));
             assert!(search.found.facts.statements.is_empty());
         });
     }

@@ -1,4 +1,4 @@
-//! Manifests, blobs and presence: what comes, and each way in which it does not.
+//! Manifests and blobs: what comes, and each way in which it does not.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::super::scripted::{Server, budget, digest, oci_error, ok, settings, status, with};
 use super::super::{Budget, DOCKER_LIST, Failure, MAX_MANIFEST, ManifestRef, Names, OCI_INDEX};
-use super::{app, client, image, pull, registry, told};
+use super::{app, client, pull, registry, told};
 use crate::decision::code::Code;
 use crate::decision::reference::Repository;
 
@@ -41,25 +41,6 @@ async fn a_manifest_comes_by_digest_and_by_tag() {
         assert_eq!(request.header("authorization"), "");
         assert!(request.header("user-agent").starts_with("provost/"));
     }
-}
-
-#[tokio::test]
-async fn presence_is_asked_with_head() {
-    let server = Server::start(|seen| {
-        Some(match (seen.method.as_str(), seen.path().contains(&digest("there").to_string())) {
-            ("HEAD", true) => ok(""),
-            ("HEAD", false) => status(404),
-            _ => status(500),
-        })
-    })
-    .await;
-    let registry = registry(&[&server]);
-    assert_eq!(registry.exists(&image(&server, digest("there")), &budget()).await, Ok(true));
-    assert_eq!(registry.exists(&image(&server, digest("not there")), &budget()).await, Ok(false));
-    let refusing = Server::start(|_| Some(status(405))).await;
-    let registry = super::registry(&[&refusing]);
-    let (code, text) = told(registry.exists(&image(&refusing, digest("x")), &budget()).await);
-    assert_eq!(code, Code::EvidenceUnavailable, "{text}");
 }
 
 #[tokio::test]
@@ -168,6 +149,43 @@ async fn x_042_a_retry_after_is_waited_for_if_the_deadline_allows() {
     assert!(pull(&registry(&[&server]), &server, digest(BODY)).await.is_ok());
     assert!(begun.elapsed() >= Duration::from_secs(1));
     assert_eq!(ASKED.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn x_042_while_a_retry_after_is_waited_for_it_can_be_told() {
+    let polite = Server::start(|_| Some(with(status(429), "retry-after", "9"))).await;
+    let curt = Server::start(|_| Some(status(429))).await;
+    let (registry, by) = (registry(&[&polite, &curt]), ManifestRef::Digest(digest(BODY)));
+    let spent = budget();
+    assert_eq!(spent.sitting_out(), []);
+    let told = async {
+        loop {
+            match spent.sitting_out().pop() {
+                Some(told) => break told,
+                None => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    };
+    let (polites, curts) = (app(&polite), app(&curt));
+    let told = tokio::select! {
+        called = registry.manifest(&polites, &by, &spent) => panic!("it did not wait: {called:?}"),
+        told = told => told,
+    };
+    let Failure::RateLimited { host, retry_after: Some(left) } = told else { panic!("{told}") };
+    assert_eq!(host, polite.host());
+    assert!((1..=9).contains(&left.as_secs()), "{left:?}");
+    assert_eq!(spent.sitting_out(), [], "nobody waits any more");
+    // Its twin names no time. Our own pauses are nobody's reason.
+    let told = async {
+        while spent.sitting_out().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = told => panic!("told {:?}", spent.sitting_out()),
+        called = registry.manifest(&curts, &by, &spent) => assert!(called.is_err()),
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::edge::admission::object::MAX_IMAGES;
+use crate::edge::admission::reading::MAX_GROUPS;
 
 #[test]
 fn c_20_another_version_has_no_reply() {
@@ -277,6 +278,28 @@ fn x_096_counts_are_bounded() {
 }
 
 #[test]
+fn x_096_a_user_has_ten_thousand_groups_at_most() {
+    let body = |count: usize| {
+        let mut body = pod();
+        body["request"]["userInfo"]["groups"] = json!(vec![""; count]);
+        body
+    };
+    assert_eq!(good(&body(MAX_GROUPS)).request.groups.len(), MAX_GROUPS);
+    let fault = assert_refused(body(MAX_GROUPS + 1).to_string().as_bytes(), Code::BudgetExceeded, "10 001");
+    assert_eq!(fault.detail, "a user with more than 10000 groups");
+}
+
+#[test]
+fn x_096_unknown_fields_are_counted_within_one_container_too() {
+    let fields = |count: usize| (0..count).map(|i| format!(r#""f{i}Image":1,"#)).collect::<Vec<_>>().concat();
+    let body = |count: usize| SAMPLE.replacen(r#""containers":[{"#, &format!(r#""containers":[{{{}"#, fields(count)), 1);
+    assert_eq!(decode(body(1_000).as_bytes()).expect("1 000").unknown_fields.len(), 1_000);
+    for count in [1_001, 50_000] {
+        assert_refused(body(count).as_bytes(), Code::BudgetExceeded, "unknown fields of a container");
+    }
+}
+
+#[test]
 fn many_unknown_keys_take_no_long() {
     let labels = (0..200_000).map(|i| format!(r#""k{i}":{i},"#)).collect::<Vec<_>>().concat();
     for at in [r#""annotations":{"#, r#""spec":{"#, r#""status":{"#] {
@@ -331,5 +354,32 @@ mod properties {
                 prop_assert!(read(&body).is_err());
             }
         }
+    }
+}
+
+#[test]
+fn x_130_what_stands_where_something_else_belongs_is_not_quoted() {
+    for (pointer, value, says) in [
+        ("/request/object/spec", json!("hunter2"), "invalid type: string, expected"),
+        ("/request/object/spec/containers", json!("hunter2"), "invalid type: string, expected"),
+        ("/request/object/spec/containers/0", json!("hunter2, expected \"hunter2\""), "invalid type: string, expected"),
+        (
+            "/request/object/spec/containers/0/image",
+            json!({"hunter2": "hunter2"}),
+            "invalid type: map, expected a text",
+        ),
+        ("/request/object/apiVersion", json!(4_711_471_147_114_711_u64), "invalid type: integer, expected a text"),
+        ("/request/object/metadata", json!(471_147.5), "invalid type: floating point, expected"),
+        ("/request/userInfo", json!(true), "invalid type: boolean, expected"),
+        ("/request/dryRun", json!("hunter2"), "invalid type: string, expected a boolean"),
+    ] {
+        let mut body = pod();
+        *body.pointer_mut(pointer).expect(pointer) = value;
+        let fault = malformed_value(&body, pointer);
+        assert!(fault.detail.starts_with(says) && fault.detail.contains(" at line 1 column "), "{pointer}: {fault}");
+        assert!(
+            ["hunter2", "471147", "true"].iter().all(|secret| !fault.detail.contains(secret)),
+            "{pointer}: {fault}"
+        );
     }
 }

@@ -124,3 +124,47 @@ fn x_137_unknown_fields_of_an_update() {
         assert_eq!(flags(group, kind, &reordered, &base), [true, true, true], "{kind}: by name, not by index");
     }
 }
+
+#[test]
+fn x_137_an_unknown_field_is_as_it_was_only_under_a_name_that_stands_once() {
+    let container = |name: &str, side: &str| json!({"name": name, "image": "r/a", "sideImage": side});
+    let pod = |containers: Vec<Value>| object("", "Pod", &json!({ "containers": containers }));
+    let new = pod(vec![container("a", "r/side"), container("b", "r/b")]);
+    for (name, old, want) in [
+        ("once", vec![container("a", "r/side"), container("b", "r/b")], [true, true]),
+        ("in another order", vec![container("b", "r/b"), container("a", "r/side")], [true, true]),
+        ("another value", vec![container("a", "r/other"), container("b", "r/b")], [false, true]),
+        ("another name", vec![container("c", "r/side"), container("b", "r/b")], [false, true]),
+        ("twice", vec![container("a", "r/side"), container("a", "r/other"), container("b", "r/b")], [false, true]),
+    ] {
+        let review = good(&review("UPDATE", "", "Pod", &new, &pod(old)));
+        assert_eq!(review.unknown_fields.iter().map(|field| field.unchanged).collect::<Vec<_>>(), want, "{name}");
+    }
+}
+
+#[test]
+fn x_098_c_37_what_holds_too_many_values_is_equal_as_text_or_not_at_all() {
+    let env = |count: usize, more: &str| {
+        let args = vec!["0"; count].join(",");
+        format!(r#"{{"spec":{{"containers":[{{"name":"a","image":"r/a","numbers":[{args}]{more}}}]}}}}"#)
+    };
+    let unchanged = |old: &str, new: &str| {
+        let deployment = |template: &str| {
+            format!(
+                r#"{{"apiVersion":"apps/v1","kind":"Deployment","metadata":{{"name":"a","namespace":"payments"}},"spec":{{"template":{template}}}}}"#
+            )
+        };
+        let body = format!(
+            r#"{{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{{"uid":"u-1","kind":{{"group":"apps","version":"v1","kind":"Deployment"}},"namespace":"payments","operation":"UPDATE","object":{},"oldObject":{}}}}}"#,
+            deployment(new),
+            deployment(old)
+        );
+        decode(body.as_bytes()).unwrap_or_else(|error| panic!("{error}")).images[0].unchanged
+    };
+    // A form of their own makes a difference only where there is too much to compare; a change of meaning always.
+    for (count, in_another_form) in [(1_000, true), (300_000, false)] {
+        assert!(unchanged(&env(count, ""), &env(count, "")), "{count}");
+        assert_eq!(unchanged(&env(count, ""), &env(count, " ")), in_another_form, "{count}");
+        assert!(!unchanged(&env(count, ""), &env(count, r#","tty":true"#)), "{count}");
+    }
+}
