@@ -79,11 +79,17 @@ pub(in crate::decision) fn is_unneeded(review: &Review) -> bool {
     *label || !containers.is_empty() || reason.as_ref().is_some_and(|reason| reason.fresh)
 }
 
+/// Whether a review asks for an override, in whatever way.
+pub(in crate::decision) fn is_asked(review: &Review) -> bool {
+    let OverrideAsked { reason, containers, label, owned: _ } = &review.override_asked;
+    reason.is_some() || !containers.is_empty() || *label
+}
+
 /// Judges what was asked for against all that stands in the way: denials that enforce, and what an override would let pass
 /// unjudged. Denials that a policy's mode softens need nobody's permission.
 pub(in crate::decision) fn judge(review: &Review, governing: &Governing, refused: &[Denial]) -> Outcome {
     let asked = &review.override_asked;
-    if asked.reason.is_none() && asked.containers.is_empty() && !asked.label {
+    if !is_asked(review) {
         return Outcome::NotAsked;
     }
     let enforcing: Vec<&Denial> = refused.iter().filter(|denial| denial.mode == Mode::Enforce).collect();

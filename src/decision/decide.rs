@@ -28,17 +28,33 @@ pub fn decide(review: &Review, governing: &Governing, plan: &Plan, answers: &[An
         return Verdict::NoImages;
     }
     let mut denials = plan.whole.clone();
-    // What an override would have to waive: every denial, and what was not judged because an image is refused anyway.
-    let mut at_stake = plan.whole.clone();
+    // What an override would have to waive: every denial, and what was not judged because an image is refused anyway. Where
+    // nobody asks for one it is not gathered: there may be thousands of denials.
+    let asked = break_glass::is_asked(review);
+    let mut at_stake = if asked { plan.whole.clone() } else { Vec::new() };
     let mut proofs = Vec::new();
     let overspent = overspent(plan, governing, answers, now);
+    // What evidence says of an image is judged once, in however many places it stands.
+    let mut judged: HashMap<&str, Judged> = HashMap::new();
     for (image, step) in review.images.iter().zip(&plan.steps) {
-        match judge(image, step, plan, governing, answers, overspent.as_deref(), now) {
+        let judge = || judge(image, step, plan, governing, answers, overspent.as_deref(), now);
+        let outcome = match step {
+            Step::Open { .. } => judged
+                .entry(&image.text)
+                .or_insert_with(judge)
+                .as_ref()
+                .map(|proofs| proofs.iter().map(|proof| proof.at(&image.place)).collect::<Vec<_>>())
+                .map_err(|refused| refused.iter().map(|denial| denial.at(&image.place)).collect()),
+            Step::Proven(_) | Step::Denied(_) | Step::Unjudged => judge(),
+        };
+        match outcome {
             Ok(proven) => proofs.extend(proven),
             Err(mut refused) => {
                 refused.sort_by_key(Denial::code);
-                at_stake.extend(refused.iter().cloned());
-                at_stake.extend(unjudged(image, step, governing, &refused));
+                if asked {
+                    at_stake.extend(refused.iter().cloned());
+                    at_stake.extend(unjudged(image, step, governing, &refused));
+                }
                 denials.extend(refused);
             }
         }
@@ -191,6 +207,9 @@ fn overspent(plan: &Plan, governing: &Governing, answers: &[Answer], now: Timest
     (made > most).then(|| format!("{made} signature checks for this object proved nothing, {most} are the limit"))
 }
 
+/// What becomes of one image.
+type Judged = Result<Vec<Proof>, Vec<Denial>>;
+
 fn judge(
     image: &ReviewedImage,
     step: &Step,
@@ -199,7 +218,7 @@ fn judge(
     answers: &[Answer],
     overspent: Option<&str>,
     now: Timestamp,
-) -> Result<Vec<Proof>, Vec<Denial>> {
+) -> Judged {
     let (pinned, denials, rules, question) = match step {
         Step::Proven(ground) => {
             return Ok(vec![Proof { place: image.place.clone(), image: None, ground: ground.clone() }]);
@@ -312,7 +331,7 @@ fn withdrawn_child(image: &ReviewedImage, governing: &Governing, facts: &Facts) 
         facts.children.iter().flatten().find_map(|child| Some((child, governing.withdrawn(*child)?)))?;
     Some(Denial {
         place: Some(image.place.clone()),
-        image: Some(image.text.clone()),
+        image: Some(image.text.as_str().into()),
         ..Denial::of_review(
             Code::DenyListed,
             "an index without a withdrawn child",
@@ -610,9 +629,77 @@ fn notes(review: &Review, proofs: &[Proof]) -> Vec<Note> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::review::{Holder, Place};
+    use super::super::plan::{Limits, plan};
+    use super::super::policy::NamespaceSelector;
+    use super::super::review::{Holder, OverrideAsked, Place, Request};
     use super::super::verdict::for_tests::denial;
     use super::*;
+
+    fn container(index: usize, text: String) -> ReviewedImage {
+        let place =
+            Place { path: format!("spec.containers[{index}]"), holder: Holder::Container, name: format!("c{index}") };
+        ReviewedImage { place, text, unchanged: false }
+    }
+
+    #[test]
+    fn x_096_x_098_places_of_one_image_share_what_is_said_of_it() {
+        let listed: Digest = Digest::from_bytes([1; 32]);
+        let policy = Policy {
+            name: "payments".parse().expect("name"),
+            hash: Digest::from_bytes([0; 32]),
+            namespaces: NamespaceSelector::Names(vec!["payments".parse().expect("pattern")]),
+            mode: Mode::Enforce,
+            signers: BTreeMap::new(),
+            rules: vec![Rule {
+                name: "listed".parse().expect("name"),
+                repositories: vec!["r.example/team/**".parse().expect("pattern")],
+                signatures: None,
+                digests: Some(BTreeSet::from([listed])),
+            }],
+            break_glass: None,
+        };
+        let governing = Governing { policies: vec![Arc::new(policy)], ..Governing::default() };
+        let judge = |texts: &[String]| {
+            let images = texts.iter().enumerate().map(|(index, text)| container(index, text.clone())).collect();
+            let review = Review {
+                request: Request::default(),
+                namespace: "payments".parse().expect("namespace"),
+                subject: Subject::Pod,
+                images,
+                unknown_fields: Vec::new(),
+                mirror_of_node: None,
+                override_asked: OverrideAsked::default(),
+            };
+            let plan = plan(&review, &governing, Limits::default());
+            decide(&review, &governing, &plan, &[], Timestamp::UNIX_EPOCH)
+        };
+        let (good, other, evil) = ("r.example/team/a", "r.example/team/b", "evil.example/a");
+        let pinned = |name: &str| format!("{name}@{listed}");
+        let verdict = judge(&[pinned(evil), pinned(good), pinned(evil), "evil.example/a:1".to_owned(), pinned(evil)]);
+        let denials = verdict.denials();
+        let told: Vec<(&str, Code)> =
+            denials.iter().map(|d| (d.place().expect("a place").path.as_str(), d.code())).collect();
+        assert_eq!(
+            told,
+            [
+                ("spec.containers[0]", Code::NotReleaseRepo),
+                ("spec.containers[2]", Code::NotReleaseRepo),
+                ("spec.containers[3]", Code::NotDigestPinned),
+                ("spec.containers[4]", Code::NotReleaseRepo),
+            ]
+        );
+        let shared = |a: &Denial, b: &Denial| {
+            (Arc::ptr_eq(&a.wanted, &b.wanted), Arc::ptr_eq(&a.found, &b.found)) == (true, true)
+                && a.image.as_ref().zip(b.image.as_ref()).is_some_and(|(a, b)| Arc::ptr_eq(a, b))
+        };
+        assert!(shared(&denials[0], &denials[1]) && shared(&denials[0], &denials[3]));
+        assert!(!shared(&denials[0], &denials[2]));
+        // Each place is proven by itself.
+        let verdict = judge(&[pinned(good), pinned(other), pinned(good)]);
+        assert_eq!(verdict.word(), "admit");
+        let places: Vec<&str> = verdict.proofs().iter().map(|proof| proof.place().path.as_str()).collect();
+        assert_eq!(places, ["spec.containers[0]", "spec.containers[1]", "spec.containers[2]"]);
+    }
 
     #[test]
     fn x_115_what_is_wrong_with_an_override_stands_behind_the_denials_of_the_same_image() {

@@ -5,12 +5,13 @@
 //! everything at once.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::code::Code;
 use super::evidence::{AskedKey, Question};
 use super::policy::{Governing, Mode, Policy, Rule, Signer};
 use super::reference::{ImageRef, PinnedImage};
-use super::review::{Review, ReviewedImage, Subject};
+use super::review::{Place, Review, ReviewedImage, Subject};
 use super::verdict::{Denial, Ground};
 
 /// Limits that the rules themselves keep.
@@ -61,6 +62,23 @@ pub(in crate::decision) enum Step {
     },
 }
 
+impl Step {
+    /// The same for another place of the same image.
+    fn at(&self, place: &Place) -> Self {
+        match self {
+            Self::Proven(ground) => Self::Proven(ground.clone()),
+            Self::Denied(denial) => Self::Denied(denial.at(place)),
+            Self::Unjudged => Self::Unjudged,
+            Self::Open { image, denials, rules, question } => Self::Open {
+                image: image.clone(),
+                denials: denials.iter().map(|denial| denial.at(place)).collect(),
+                rules: rules.clone(),
+                question: *question,
+            },
+        }
+    }
+}
+
 /// A rule by its place in [`Governing`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::decision) struct RuleAt {
@@ -109,9 +127,16 @@ pub fn plan(review: &Review, governing: &Governing, limits: Limits) -> Plan {
     let governed = review.leaves_all_images() || is_governed(review, governing, limits, &mut plan);
     let may_ask = governed && governing.broken.is_empty();
     let mut asked = HashMap::new();
+    // Each text is settled once, in however many places it stands.
+    let mut settled: HashMap<(&str, bool), usize> = HashMap::new();
     for image in &review.images {
-        let step = settle(review, image, governing, governed);
-        let step = if may_ask { ask(step, governing, &mut plan.questions, &mut asked) } else { step };
+        let first = *settled.entry((&image.text, image.unchanged)).or_insert(plan.steps.len());
+        let step = if let Some(step) = plan.steps.get(first) {
+            step.at(&image.place)
+        } else {
+            let step = settle(review, image, governing, governed);
+            if may_ask { ask(step, governing, &mut plan.questions, &mut asked) } else { step }
+        };
         plan.steps.push(step);
     }
     plan
@@ -274,18 +299,18 @@ fn denial(governing: &Governing, image: &ReviewedImage, code: Code, wanted: &str
     Denial {
         code,
         place: Some(image.place.clone()),
-        image: Some(image.text.clone()),
+        image: Some(image.text.as_str().into()),
         policy: None,
         rule: None,
-        wanted: wanted.to_owned(),
-        found: found.to_owned(),
+        wanted: wanted.into(),
+        found: found.into(),
         mode: if enforced { Mode::Enforce } else { softest },
     }
 }
 
 impl Denial {
     /// A denial of the review as a whole: it always denies.
-    pub(in crate::decision) fn of_review(code: Code, wanted: impl Into<String>, found: String) -> Self {
+    pub(in crate::decision) fn of_review(code: Code, wanted: impl Into<Arc<str>>, found: String) -> Self {
         Self {
             code,
             place: None,
@@ -293,7 +318,7 @@ impl Denial {
             policy: None,
             rule: None,
             wanted: wanted.into(),
-            found,
+            found: found.into(),
             mode: Mode::Enforce,
         }
     }
@@ -310,11 +335,11 @@ impl Denial {
         Self {
             code,
             place: Some(image.place.clone()),
-            image: Some(image.text.clone()),
+            image: Some(image.text.as_str().into()),
             policy: Some(policy.stamp()),
             rule: rule.map(|rule| rule.name.clone()),
-            wanted,
-            found,
+            wanted: wanted.into(),
+            found: found.into(),
             mode: if code.can_be_softened() { policy.mode } else { Mode::Enforce },
         }
     }

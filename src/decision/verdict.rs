@@ -1,5 +1,6 @@
 //! What a review ends in. It must never make a verdict: only [`super::decide`] does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::code::Code;
@@ -182,15 +183,21 @@ pub struct CountedSignature {
 pub struct Denial {
     pub(in crate::decision) code: Code,
     pub(in crate::decision) place: Option<Place>,
-    pub(in crate::decision) image: Option<String>,
+    /// Shared, like the texts below, by all places of one image: there may be thousands of them.
+    pub(in crate::decision) image: Option<Arc<str>>,
     pub(in crate::decision) policy: Option<PolicyStamp>,
     pub(in crate::decision) rule: Option<RuleName>,
-    pub(in crate::decision) wanted: String,
-    pub(in crate::decision) found: String,
+    pub(in crate::decision) wanted: Arc<str>,
+    pub(in crate::decision) found: Arc<str>,
     pub(in crate::decision) mode: Mode,
 }
 
 impl Denial {
+    /// The same for another place of the same image; what is about the whole review stays so.
+    pub(in crate::decision) fn at(&self, place: &Place) -> Self {
+        Self { place: self.place.as_ref().map(|_| place.clone()), ..self.clone() }
+    }
+
     /// The stable code.
     #[must_use]
     pub const fn code(&self) -> Code {
@@ -247,6 +254,11 @@ impl Denial {
 }
 
 impl Proof {
+    /// The same for another place of the same image.
+    pub(in crate::decision) fn at(&self, place: &Place) -> Self {
+        Self { place: place.clone(), ..self.clone() }
+    }
+
     /// Where the image stands.
     #[must_use]
     pub const fn place(&self) -> &Place {
@@ -396,8 +408,8 @@ pub(crate) mod for_tests {
     use super::{Overridden, OverrideRequest, Permission};
 
     pub(crate) fn denial(code: Code, at: Option<(Place, &str)>, found: &str, wanted: &str) -> Denial {
-        let (place, image) = at.map(|(place, image)| (place, image.to_owned())).unzip();
-        let (found, wanted) = (found.to_owned(), wanted.to_owned());
+        let (place, image) = at.map(|(place, image)| (place, image.into())).unzip();
+        let (found, wanted) = (found.into(), wanted.into());
         Denial { code, place, image, policy: None, rule: None, wanted, found, mode: Mode::Enforce }
     }
 

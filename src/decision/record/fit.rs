@@ -91,6 +91,19 @@ impl Omitted {
         Self { count, sha256: sha256(canonical(whole).as_bytes()) }
     }
 
+    /// The same for a list that is too long to be held as text: hashed one by one.
+    pub(super) fn of_each<T: Serialize>(count: usize, whole: impl Iterator<Item = T>) -> Self {
+        let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        let mut before: &[u8] = b"[";
+        for each in whole {
+            hash.update(before);
+            hash.update(canonical(&each).as_bytes());
+            before = b",";
+        }
+        hash.update(if before == b"[" { b"[]" } else { b"]" });
+        Self { count, sha256: digest(&hash.finish()) }
+    }
+
     /// The same size as any other, for finding out what fits.
     pub(super) const fn unhashed(count: usize) -> Self {
         Self { count, sha256: super::NO_RECORD }
@@ -189,6 +202,13 @@ mod tests {
             assert!(canonical(&got).len() <= width + 2, "{name}");
         }
         assert_ne!(shorten(&"a".repeat(99), 50), shorten(&"a".repeat(98), 50));
+    }
+
+    #[test]
+    fn a_list_is_hashed_alike_as_a_whole_and_one_by_one() {
+        for list in [&[][..], &["a"], &["b", "\u{1}\"", "ä"]] {
+            assert_eq!(Omitted::of_each(1, list.iter()), Omitted::of(1, &list), "{list:?}");
+        }
     }
 
     #[test]

@@ -110,9 +110,9 @@ enum Hashes {
 }
 
 impl Hashes {
-    fn of<T: Serialize>(self, count: usize, whole: impl FnOnce() -> T) -> Omitted {
+    fn of<T: Serialize>(self, count: usize, whole: impl Iterator<Item = T>) -> Omitted {
         match self {
-            Self::Set => Omitted::of(count, &whole()),
+            Self::Set => Omitted::of_each(count, whole),
             Self::Unset => Omitted::unhashed(count),
         }
     }
@@ -151,6 +151,9 @@ const LEVELS: [Level; 3] = [
         proofs: Proofs::Evidence,
     },
 ];
+
+/// So many denials are hashed in their narrowest form where they are left out.
+const MANY: usize = 1024;
 
 /// For what fits no other way: what was asked and how it ended, and the images with whatever room is left.
 const TIGHT: Level =
@@ -304,23 +307,26 @@ fn shape<'a>(input: ReviewInput<'a>, level: &Level, hashes: Hashes) -> Shape<'a>
     let mut omitted = BTreeMap::new();
     let (groups, policies) = (&request.groups, verdict.policies());
     if groups.len() > level.groups {
-        omitted.insert("groups", hashes.of(groups.len() - level.groups, || groups));
+        omitted.insert("groups", hashes.of(groups.len() - level.groups, groups.iter()));
     }
     if policies.len() > level.policies {
-        omitted.insert("policies", hashes.of(policies.len() - level.policies, || policies));
+        omitted.insert("policies", hashes.of(policies.len() - level.policies, policies.iter()));
     }
     let (denials, proofs) = (verdict.denials(), verdict.proofs());
     if denials.len() > level.denials {
-        let whole = || denials.iter().map(|denial| denial_shape(denial, &LEVELS[0])).collect::<Vec<_>>();
+        // Of thousands, most say the same of another place of the same image.
+        let level = if denials.len() > MANY { &TIGHT } else { &LEVELS[0] };
+        let mut once = Once { width: level.text, known: HashMap::new() };
+        let whole = denials.iter().map(|denial| denial_shape_with(denial, level, |text| once.shorten(text)));
         omitted.insert("denials", hashes.of(denials.len() - level.denials, whole));
     }
     let permissions = verdict.permissions();
     if permissions.len() > level.overrides {
-        let whole = || permissions.iter().map(|permission| override_shape(permission, &LEVELS[0])).collect::<Vec<_>>();
+        let whole = permissions.iter().map(|permission| override_shape(permission, &LEVELS[0]));
         omitted.insert("overrides", hashes.of(permissions.len() - level.overrides, whole));
     }
     if level.proofs != Proofs::Whole && !proofs.is_empty() {
-        let whole = || proofs.iter().map(|proof| proof_shape(proof, &LEVELS[0])).collect::<Vec<_>>();
+        let whole = proofs.iter().map(|proof| proof_shape(proof, &LEVELS[0]));
         omitted.insert("proofs", hashes.of(proofs.len(), whole));
     }
     let resource = if request.sub_resource.is_empty() {
@@ -376,8 +382,7 @@ fn tight(input: ReviewInput<'_>) -> String {
             distinct.push(image);
         }
     }
-    let places =
-        input.images.iter().map(|image| (&image.place.path, &image.place.name, &image.text)).collect::<Vec<_>>();
+    let places = input.images.iter().map(|image| (&image.place.path, &image.place.name, &image.text));
     // The hash of all images stands for what is left out of each of them.
     shape.omitted.insert("images", Omitted::unhashed(0));
     let room = MAX_EVENT.saturating_sub(canonical(&shape).len() + 16);
@@ -394,7 +399,7 @@ fn tight(input: ReviewInput<'_>) -> String {
             break;
         }
     }
-    shape.omitted.insert("images", Omitted::of(distinct.len() - shape.images.len(), &places));
+    shape.omitted.insert("images", Omitted::of_each(distinct.len() - shape.images.len(), places));
     canonical(&shape)
 }
 
@@ -516,14 +521,35 @@ fn proof_shape<'a>(proof: &'a Proof, level: &Level) -> ProofShape<'a> {
     }
 }
 
+/// Texts that are shortened once, however often they are shared.
+struct Once<'a> {
+    width: usize,
+    known: HashMap<(usize, usize), Cow<'a, str>>,
+}
+
+impl<'a> Once<'a> {
+    fn shorten(&mut self, text: &'a str) -> Cow<'a, str> {
+        let width = self.width;
+        self.known.entry((text.as_ptr().addr(), text.len())).or_insert_with(|| shorten(text, width)).clone()
+    }
+}
+
 fn denial_shape<'a>(denial: &'a Denial, level: &Level) -> DenialShape<'a> {
+    denial_shape_with(denial, level, |text| shorten(text, level.text))
+}
+
+fn denial_shape_with<'a>(
+    denial: &'a Denial,
+    level: &Level,
+    mut text: impl FnMut(&'a str) -> Cow<'a, str>,
+) -> DenialShape<'a> {
     DenialShape {
         code: denial.code(),
         at: denial.place().map(|place| shorten(&place.path, level.text.max(128))),
         policy: denial.policy().map(|stamp| shorten(stamp.name.as_str(), level.text)),
         rule: denial.rule().map(crate::decision::name::RuleName::as_str),
-        wanted: shorten(denial.wanted(), level.text),
-        found: shorten(denial.found(), level.text),
+        wanted: text(denial.wanted()),
+        found: text(denial.found()),
         mode: denial.mode(),
     }
 }

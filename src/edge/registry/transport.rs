@@ -341,8 +341,8 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        // More seconds than fit are a very long time.
-        return Some(Duration::from_secs(text.parse().unwrap_or(u64::from(u32::MAX))));
+        // More seconds than fit are a very long time; so are those that fit here and not into an instant.
+        return Some(Duration::from_secs(u64::from(text.parse().unwrap_or(u32::MAX))));
     }
     let then = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
     Some(Duration::try_from(then.duration_since(now)).unwrap_or(Duration::ZERO))
@@ -422,6 +422,8 @@ mod tests {
             ("Sun, 06 Nov 1994 08:49:37 GMT", Some(30)),
             ("Sun, 06 Nov 1994 08:48:37 GMT", Some(0)),
             ("99999999999999999999999", Some(u64::from(u32::MAX))),
+            ("9999999999999999999", Some(u64::from(u32::MAX))),
+            ("4294967294", Some(4_294_967_294)),
             ("-1", None),
             ("1.5", None),
             ("soon", None),

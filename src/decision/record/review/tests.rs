@@ -29,11 +29,11 @@ fn denial(code: Code, image: &ReviewedImage, text: &str) -> Denial {
     Denial {
         code,
         place: Some(image.place.clone()),
-        image: Some(image.text.clone()),
+        image: Some(image.text.as_str().into()),
         policy: Some(stamp("payments")),
         rule: Some("release".parse().expect("name")),
-        wanted: format!("wanted {text}"),
-        found: format!("found {text}"),
+        wanted: format!("wanted {text}").into(),
+        found: format!("found {text}").into(),
         mode: Mode::Enforce,
     }
 }
