@@ -26,7 +26,8 @@ impl Cores {
 
     /// Computes when its turn comes. Once begun it is computed to its end, also where nobody waits for it any more.
     ///
-    /// Must be called within a Tokio runtime. A panic of `work` is passed on.
+    /// # Panics
+    /// Where `work` does, and outside a Tokio runtime.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let turn = Arc::clone(&self.0).acquire_owned().await.expect("the semaphore is never closed");
         let done = tokio::task::spawn_blocking(move || {
@@ -87,14 +88,14 @@ mod tests {
     #[tokio::test]
     async fn a_turn_lasts_as_long_as_the_work_whoever_leaves() {
         let cores = Cores(Arc::new(Semaphore::new(1)));
-        let (began, begun) = oneshot::channel();
+        let (starts, underway) = oneshot::channel();
         let (finish, finished) = oneshot::channel::<()>();
         let (shared, work) = (cores.clone(), move || {
-            began.send(()).expect("somebody listens");
+            starts.send(()).expect("somebody listens");
             finished.blocking_recv().expect("told to finish");
         });
         let waiter = tokio::spawn(async move { shared.run(work).await });
-        begun.await.expect("it has begun");
+        underway.await.expect("it has begun");
         waiter.abort();
         assert!(waiter.await.is_err_and(|error| error.is_cancelled()));
         assert_eq!(cores.0.available_permits(), 0, "nobody waits for it, and it still computes");
@@ -105,6 +106,6 @@ mod tests {
     #[tokio::test]
     #[should_panic(expected = "made to panic")]
     async fn x_102_a_panic_is_passed_on() {
-        Cores::all_but_one().run(|| panic!("made to panic")).await
+        Cores::all_but_one().run(|| panic!("made to panic")).await;
     }
 }

@@ -63,13 +63,31 @@ async fn x_096_many_containers_images_and_signatures_end_in_time() {
     assert_eq!((called.effect(FailurePolicy::Ignore), called.codes()), (Effect::Denied, "budget-exceeded"));
     assert_eq!(asked(&server, Stage::Image), 1);
 
-    // 64 images with 100 signatures each: in time. The design wants at most 2 000 checks for a review, and
-    // `budget-exceeded` beyond; Provost counts for each image (F-04), so the code is that of the signatures.
-    let called = gate.caller.review(&pod("64-images", &all[..64]), 30).await;
-    println!("64 images with 100 signatures each: {} after {:?}", called.codes(), called.took);
-    assert_eq!(called.effect(FailurePolicy::Ignore), Effect::Denied, "{}", called.message());
-    assert!(called.took < Duration::from_millis(29_800), "{:?}", called.took);
-    assert_eq!(called.codes(), "wrong-signer", "budget-exceeded would be the end of F-04: {}", called.message());
+    // 64 images with 100 signatures each, none by the key: 6 400 checks in vain, of which an object may have 2 000. Each reply
+    // comes in time; on a slow machine the first ones come before all is checked, and the check goes on.
+    let mut tries = 0;
+    let called = loop {
+        tries += 1;
+        let called = gate.caller.review(&pod(&format!("64-images-{tries}"), &all[..64]), 30).await;
+        println!("64 images with 100 signatures each: {} after {:?}", called.codes(), called.took);
+        assert_eq!(called.effect(FailurePolicy::Ignore), Effect::Denied, "{}", called.message());
+        assert!(called.took < Duration::from_millis(29_800), "{:?}", called.took);
+        if !called.codes().contains("deadline-exceeded") {
+            break called;
+        }
+        assert!(tries < 5, "{}", called.message());
+    };
+    assert_eq!(called.codes(), "budget-exceeded", "{}", called.message());
+    // Those that fit into one object are judged by their signatures, whether or not they were asked for with others before:
+    // what is known of an image does not depend on its company.
+    for (name, images, code) in [
+        ("20-known", &all[..20], "wrong-signer"),
+        ("20-and-a-new-one", &all[45..], "wrong-signer"),
+        ("21-known", &all[..21], "budget-exceeded"),
+    ] {
+        let called = gate.caller.review(&pod(name, images), 30).await;
+        assert_eq!((called.effect(FailurePolicy::Ignore), called.codes()), (Effect::Denied, code), "{name}");
+    }
     assert!(gate.end().await.status.success());
 }
 

@@ -8,6 +8,7 @@ mod canary;
 mod crowds;
 mod gate;
 mod matrix;
+mod passing;
 mod report;
 mod rows;
 mod sample;

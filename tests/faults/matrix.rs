@@ -1,6 +1,5 @@
 //! {fault} × {one image, several} × {cold, warm}, each against the running server, under both failure policies at once.
 
-use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -77,8 +76,6 @@ pub(crate) struct Outcome {
     /// For the table.
     pub(crate) shown: String,
     pub(crate) took: Duration,
-    /// The departure that the row announces has shown itself.
-    pub(crate) departed: bool,
     pub(crate) wrong: Vec<String>,
     pub(crate) record: String,
     pub(crate) replies: Vec<u8>,
@@ -95,7 +92,7 @@ pub(crate) struct Played {
     pub(crate) key: Key,
 }
 
-async fn set(rows: &[Row]) -> Played {
+pub(crate) async fn set(rows: &[Row]) -> Played {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let key = Key::new();
     let own = authority.acceptor("127.0.0.1", false);
@@ -170,7 +167,7 @@ pub(crate) fn auth(row: &Row, crowds: &[Crowd]) -> Auth {
 }
 
 impl Played {
-    async fn gate(&self, rows: &[Row]) -> Gate {
+    pub(crate) async fn gate(&self, rows: &[Row]) -> Gate {
         let with_credentials =
             |server: &Server, listed: Listed| Listed { canary: Some(server.canary().to_owned()), ..listed };
         let mut registries = vec![
@@ -244,7 +241,7 @@ async fn play(site: &Site, row: &Row, gate: &Gate, lag: &Lag) -> Vec<Outcome> {
         told.extend(format!("{:?}", called.reply).into_bytes());
         let mut wrong = std::mem::take(&mut before);
         let want = if site.cache == Cache::Warm && row.warm == Warm::Admit { Want::Admit } else { row.want };
-        let departed = judge(*crowd, row, want, &called, &mut wrong);
+        judge(*crowd, want, &called, &mut wrong);
         // Server, disk and caller are woken late, one after the other.
         let lag = lag.since(began) * 3;
         if called.took + BEFORE_THE_END > Duration::from_secs(row.seconds) + lag {
@@ -258,7 +255,6 @@ async fn play(site: &Site, row: &Row, gate: &Gate, lag: &Lag) -> Vec<Outcome> {
             cell,
             shown: shown(&called),
             took: called.took,
-            departed,
             wrong,
             record,
             replies,
@@ -294,30 +290,25 @@ fn shown(called: &Called) -> String {
     format!("{effect} {}", called.codes()).trim_end().to_owned()
 }
 
-/// Compares a call with what must come of it; whether it went the way of the row's departure.
-fn judge(crowd: Crowd, row: &Row, want: Want, called: &Called, wrong: &mut Vec<String>) -> bool {
+/// Compares a call with what must come of it.
+fn judge(crowd: Crowd, want: Want, called: &Called, wrong: &mut Vec<String>) {
     let effects = [FailurePolicy::Fail, FailurePolicy::Ignore].map(|policy| called.effect(policy));
     let mut say = |what: String| wrong.push(format!("{what}: {}", called.message()));
     if let Err(error) = &called.reply {
-        say(format!("no reply that counts ({error})"));
-        return false;
+        return say(format!("no reply that counts ({error})"));
     }
     if called.repeats > 0 {
         say(format!("repeated {} times", called.repeats));
     }
     let code = match want {
-        Want::Admit if effects == [Effect::Admitted; 2] => return false,
-        Want::Admit => {
-            say("not admitted".to_owned());
-            return false;
-        }
+        Want::Admit if effects == [Effect::Admitted; 2] => return,
+        Want::Admit => return say("not admitted".to_owned()),
         Want::Deny(code) => code,
     };
     if effects != [Effect::Denied; 2] {
         say(format!("not denied under both policies: {effects:?}"));
     }
-    let departed = row.departs.is_some_and(|(other, _)| called.codes() == other.as_str());
-    if called.codes() != code.as_str() && !departed {
+    if called.codes() != code.as_str() {
         say(format!("denied by {:?} instead of {code}", called.codes()));
     }
     let status = called.reply.as_ref().map(|reply| &reply["status"]["code"]);
@@ -334,7 +325,6 @@ fn judge(crowd: Crowd, row: &Row, want: Want, called: &Called, wrong: &mut Vec<S
     if !called.message().contains(place) {
         say(format!("{place} is not named"));
     }
-    departed
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -376,10 +366,9 @@ async fn c_02_x_035_to_x_048_x_097_to_x_100_every_fault_of_a_registry_is_denied_
 
     println!("{}", table(&rows, &outcomes));
     let denied = outcomes.iter().filter(|outcome| outcome.shown.starts_with("deny")).count();
-    let departing: BTreeSet<&str> = rows.iter().filter_map(|row| row.departs).map(|(_, finding)| finding).collect();
     println!(
-        "{} faults and twins, {} cells: {denied} denied in-band under Fail and Ignore, {} admitted as they must be; \
-         departures from the design, all of them denials by another code: {departing:?}\n{:.1} s to set up, {:.1} s to play, {:.1} s to end; the machine lagged {:?} at worst",
+        "{} faults and twins, {} cells: {denied} denied in-band under Fail and Ignore, {} admitted as they must be\n\
+         {:.1} s to set up, {:.1} s to play, {:.1} s to end; the machine lagged {:?} at worst",
         rows.len(),
         outcomes.len(),
         outcomes.len() - denied,
@@ -396,14 +385,6 @@ async fn c_02_x_035_to_x_048_x_097_to_x_100_every_fault_of_a_registry_is_denied_
     }
     if stranger.effect(FailurePolicy::Ignore) != Effect::Denied || stranger.codes() != "registry-auth-failed" {
         wrong.push(format!("a caller without a token: {:?}", stranger.reply));
-    }
-    // A departure that is gone must not stay written down.
-    for (number, row) in rows.iter().enumerate() {
-        if let Some((code, finding)) = row.departs
-            && !outcomes.iter().any(|outcome| outcome.row == number && outcome.departed)
-        {
-            wrong.push(format!("{:?}, {}: no longer departs by {code} ({finding}): take it out", row.stage, row.fault));
-        }
     }
     for trap in &stage.traps {
         if trap.accepted() > 0 {

@@ -36,10 +36,9 @@ pub(crate) fn table(rows: &[Row], outcomes: &[Outcome]) -> String {
             let mark = if outcome.wrong.is_empty() { "" } else { "!" };
             format!("{mark}{}", outcome.shown.split(' ').next().unwrap_or_default())
         };
-        let finding = row.departs.map(|(_, finding)| format!(" {finding}")).unwrap_or_default();
         let _ = writeln!(
             text,
-            "{:<12}{:<37}{:<22}{:<27}{:<27}{:<11}{:<11}{}{finding}",
+            "{:<12}{:<37}{:<22}{:<27}{:<27}{:<11}{:<11}{}",
             format!("{:?}", row.stage),
             row.fault,
             want,

@@ -15,7 +15,7 @@ use tokio::time::timeout_at;
 
 use super::fetch::{Calls, Check, Done, Read, Step, Tools, Wanted, fallback_tag, legacy_tag};
 use super::findings::Findings;
-use super::limits::AT_ONCE;
+use super::limits::{AT_ONCE, CHECKS_IN_A_TURN};
 use super::manifest::{Artifact, Document, Index, Invalid};
 use crate::decision::code::Code;
 use crate::decision::evidence::{Facts, Question, Rejected, VerifiedStatement};
@@ -96,7 +96,7 @@ struct Search<'a> {
     /// Referrers that count as opened, and how many of them are on their way.
     opened: usize,
     opening: usize,
-    /// Candidates to check, one after the other, and whether one is being checked.
+    /// Candidates to check, in turns, and whether some are being checked.
     checks: VecDeque<Check>,
     checking: bool,
     fallback_asked: bool,
@@ -179,25 +179,29 @@ impl<'a> Search<'a> {
     /// The next thing to do while so many are under way, if it is time for one. What waits to be checked comes first, and
     /// as long as it waits nothing is fetched in its place.
     fn next_step(&mut self, running: usize) -> Option<Step> {
-        if let Some(check) = self.next_check() {
-            return Some(Step::Check(check));
+        let turn = self.next_turn();
+        if !turn.is_empty() {
+            return Some(Step::Check(turn));
         }
         if running + self.checks.len() < AT_ONCE { self.next_fetch() } else { None }
     }
 
-    /// The next candidate to check, if none is being checked, and if its checks are not too many.
-    fn next_check(&mut self) -> Option<Check> {
-        while !self.checking {
-            let check = self.checks.pop_front()?;
-            let checks = self.found.facts.checks.saturating_add(self.question.keys.len());
+    /// The candidates to check next, if none is being checked. Those whose checks would be too many are dropped.
+    fn next_turn(&mut self) -> Vec<Check> {
+        let mut turn = Vec::new();
+        let each = self.question.keys.len();
+        while !self.checking && (turn.is_empty() || (turn.len() + 1) * each <= CHECKS_IN_A_TURN) {
+            let Some(check) = self.checks.pop_front() else { break };
+            let checks = self.found.facts.checks.saturating_add(each);
             if checks <= self.tools.limits.checks {
                 self.found.facts.checks = checks;
-                self.checking = true;
-                return Some(check);
+                turn.push(check);
+            } else {
+                self.found.limit(format!("over {} signature checks", self.tools.limits.checks));
             }
-            self.found.limit(format!("over {} signature checks", self.tools.limits.checks));
         }
-        None
+        self.checking |= !turn.is_empty();
+        turn
     }
 
     /// The next thing to fetch, if it is time for it. Referrers over the limit are dropped, the least likely ones being
@@ -233,9 +237,11 @@ impl<'a> Search<'a> {
                 self.opened(&descriptor, fetched);
             }
             Done::Blob(what, fetched) => self.blob(what, fetched),
-            Done::Checked(result) => {
+            Done::Checked(results) => {
                 self.checking = false;
-                self.judged(result);
+                for result in results {
+                    self.judged(result);
+                }
             }
         }
     }

@@ -42,8 +42,8 @@ pub(super) enum Step {
     Open(Descriptor),
     /// A blob of a candidate.
     Blob { what: Wanted, digest: Digest, size: u64, max: u64 },
-    /// A candidate.
-    Check(Check),
+    /// Some candidates.
+    Check(Vec<Check>),
 }
 
 /// A candidate with all that its check needs.
@@ -73,7 +73,7 @@ pub(super) enum Done {
     Nested(Digest, usize, Result<Read, Failure>),
     Open(Descriptor, Result<Read, Failure>),
     Blob(Wanted, Result<Bytes, Failure>),
-    Checked(Result<VerifiedStatement, Unproven>),
+    Checked(Vec<Result<VerifiedStatement, Unproven>>),
 }
 
 /// A manifest, and what it says.
@@ -119,9 +119,10 @@ impl Calls<'_> {
                 let fetched = self.blob(digest, size, max).await;
                 Done::Blob(what, fetched)
             }
-            Step::Check(check) => {
+            Step::Check(checks) => {
                 let question = Arc::clone(self.question);
-                Done::Checked(self.tools.cores.run(move || check.make(&question)).await)
+                let all = move || checks.iter().map(|check| check.make(&question)).collect();
+                Done::Checked(self.tools.cores.run(all).await)
             }
         }
     }

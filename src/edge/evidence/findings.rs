@@ -93,7 +93,7 @@ impl Findings {
     pub(super) fn image_failed(&mut self, failure: &Failure) {
         match failure {
             Failure::NotFound { .. } | Failure::DigestMismatch { .. } | Failure::BudgetExceeded { .. } => {
-                self.image_fault(failure.code(), reader(failure))
+                self.image_fault(failure.code(), reader(failure));
             }
             Failure::AuthFailed { .. }
             | Failure::RateLimited { .. }

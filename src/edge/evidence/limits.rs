@@ -38,6 +38,9 @@ impl Limits {
     }
 }
 
+/// Signature checks that a search makes in one turn. Few, so that others wait a moment; not one, since a turn on a busy
+/// machine takes longer to come than a check takes.
+pub(super) const CHECKS_IN_A_TURN: usize = 16;
 /// Entries of an index that are read: the most of them that may be listed.
 pub(super) const ENTRIES_READ: usize = 1000;
 /// Layers of a manifest that are read: the most of them that may be signatures.

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderValue, Response, header};
-use futures::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -104,10 +103,7 @@ pub async fn serve<R: Reviewer>(
             () = until => {}
         }
         // What the kernel has accepted for us already would be reset with the listener.
-        while let Some(Ok((stream, peer))) = review.accept().now_or_never() {
-            reviews.admit(stream, peer, &closing);
-        }
-        drop(review);
+        reviews.admit_waiting(review, &closing);
         closing.send_replace(true);
         match timeout(LAST_REPLIES, closing.closed()).await {
             Ok(()) => Drained::Clean,
@@ -141,6 +137,21 @@ impl Door {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
+            }
+        }
+    }
+
+    /// Serves all connections that wait in the kernel's queue, and accepts no more.
+    fn admit_waiting(&self, listener: TcpListener, closing: &watch::Sender<bool>) {
+        // Asked of the kernel itself: the runtime may not have heard of them yet.
+        let listener = match listener.into_std() {
+            Ok(listener) => listener,
+            Err(error) => return tracing::warn!(%error, "connections that were waiting are lost"),
+        };
+        while let Ok((stream, peer)) = listener.accept() {
+            match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                Ok(stream) => self.admit(stream, peer, closing),
+                Err(error) => tracing::warn!(%error, "a connection that was waiting is lost"),
             }
         }
     }

@@ -23,7 +23,7 @@ use crate::edge::tls::{CertFiles, ClientCheck, ServingCert, with_client_check};
 /// Nothing in these tests takes longer.
 const LONGEST: Duration = Duration::from_secs(20);
 const TOKEN: &str = "0123456789abcdef0123";
-const SHORT: Duration = Duration::from_millis(300);
+const SHORT: Duration = Duration::from_millis(800);
 
 /// Admits everything by its uid, and does what the review's `do` says.
 #[derive(Default)]

@@ -55,10 +55,7 @@ fn silent(stage: Stage) -> Vec<Row> {
 }
 
 fn refused(stage: Stage) -> Vec<Row> {
-    use Code::{
-        DeadlineExceeded, EvidenceMalformed, EvidenceUnavailable, ImageNotFound, RateLimited, RegistryAuthFailed,
-        Unsigned,
-    };
+    use Code::{EvidenceMalformed, EvidenceUnavailable, ImageNotFound, RateLimited, RegistryAuthFailed, Unsigned};
     let deny = |fault: &str, rule, code| Row::deny(stage, fault, rule, code);
     let status = |code: u16| move |_: &Asked, _: Reply, _: &Around| Reply::error(code, "SAID").whole();
     let mut rows = vec![
@@ -103,15 +100,14 @@ fn refused(stage: Stage) -> Vec<Row> {
         rows.push(
             deny("429, Retry-After: 5, with 3 s left", "X-042", RateLimited)
                 .by(|_, _, _| Reply::error(429, "TOOMANYREQUESTS").with("Retry-After", "5").whole())
-                .slow()
-                .departs(DeadlineExceeded, "F-05"),
+                .slow(),
         );
     }
     rows
 }
 
 fn broken(stage: Stage) -> Vec<Row> {
-    use Code::{DigestMismatch, EvidenceUnavailable, ManifestInvalid};
+    use Code::{DigestMismatch, EvidenceUnavailable};
     let deny = |fault: &str, rule, code| Row::deny(stage, fault, rule, code);
     let mut rows = vec![
         deny("reset before the answer", "X-043", EvidenceUnavailable).by(|_, _, _| vec![Act::Reset]),
@@ -129,10 +125,7 @@ fn broken(stage: Stage) -> Vec<Row> {
         Stage::Image | Stage::Candidate | Stage::Blob => {
             deny("cut JSON", "X-035", DigestMismatch).by(|_, honest, _| cut_json(honest))
         }
-        Stage::FallbackTag | Stage::SigTag => deny("cut JSON", "X-043", EvidenceUnavailable)
-            .by(|_, honest, _| cut_json(honest))
-            .departs(ManifestInvalid, "F-01"),
-        Stage::Connection | Stage::Challenge | Stage::Token | Stage::Referrers => {
+        Stage::Connection | Stage::Challenge | Stage::Token | Stage::Referrers | Stage::FallbackTag | Stage::SigTag => {
             deny("cut JSON", "X-043", EvidenceUnavailable).by(|_, honest, _| cut_json(honest))
         }
     });
@@ -158,7 +151,7 @@ fn too_much(stage: Stage) -> Vec<Row> {
 }
 
 fn elsewhere(stage: Stage) -> Vec<Row> {
-    use Code::{AddressRefused, EvidenceUnavailable, ManifestInvalid, Unsigned};
+    use Code::{AddressRefused, EvidenceUnavailable, Unsigned};
     // S-2: from the referrers API it means "no API here"; the fallback tag is asked, and has nothing.
     let elsewhere = if stage == Stage::Referrers { Unsigned } else { AddressRefused };
     let deny = |fault: &str, rule, code| Row::deny(stage, fault, rule, code);
@@ -173,11 +166,7 @@ fn elsewhere(stage: Stage) -> Vec<Row> {
             .by(|_, _, _| redirect("https://0xa9fea9fe/latest/meta-data/")),
         deny("redirect to a file", "X-045", AddressRefused).by(|_, _, _| redirect("file:///etc/passwd")),
         deny("redirect in a circle", "X-045", AddressRefused).by(|asked, _, _| redirect(&asked.target)),
-        {
-            let row = deny("redirect without a Location", "S-9", EvidenceUnavailable)
-                .by(|_, _, _| Reply::new(307, "").whole());
-            if is_by_digest(stage) { row.departs(ManifestInvalid, "F-02") } else { row }
-        },
+        deny("redirect without a Location", "S-9", EvidenceUnavailable).by(|_, _, _| Reply::new(307, "").whole()),
     ]
 }
 

@@ -1,6 +1,5 @@
-//! The faults: what a registry does wrong, at which stage, and how that must end. The codes are those of the design; where
-//! Provost answers otherwise the row says so, and the table shows it. Rules are named by their ids; S-n stands for section n
-//! of the design's page on signatures.
+//! The faults: what a registry does wrong, at which stage, and how that must end. The codes are those of the design. Rules are
+//! named by their ids; S-n stands for section n of the design's page on signatures.
 
 mod answers;
 mod special;
@@ -84,8 +83,6 @@ pub(crate) struct Row {
     /// The rule that says how it must end.
     pub(crate) rule: &'static str,
     pub(crate) want: Want,
-    /// The code that comes instead, and the finding that says why.
-    pub(crate) departs: Option<(Code, &'static str)>,
     pub(crate) warm: Warm,
     /// `timeoutSeconds` of the webhook.
     pub(crate) seconds: u64,
@@ -118,7 +115,6 @@ impl Row {
             fault: fault.into(),
             rule,
             want,
-            departs: None,
             warm: Warm::Admit,
             seconds: QUICK,
             shape: shape::plain,
@@ -165,11 +161,6 @@ impl Row {
 
     fn slow(mut self) -> Self {
         self.seconds = SLOW;
-        self
-    }
-
-    fn departs(mut self, code: Code, finding: &'static str) -> Self {
-        self.departs = Some((code, finding));
         self
     }
 
