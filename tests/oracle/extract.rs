@@ -12,6 +12,8 @@ pub(crate) struct Held<'v> {
     /// Unknown fields that may hold an image.
     pub(crate) strangers: Vec<Item<'v>>,
     pod_template: Option<&'v Value>,
+    /// The list and the name of every element that has one.
+    named: Vec<(&'v str, &'v str)>,
 }
 
 /// An image, or an unknown field.
@@ -77,6 +79,7 @@ impl<'v> Held<'v> {
                 Some(Value::Array(elements)) if way.is_list => {
                     for (index, element) in elements.iter().enumerate() {
                         let name = element.get("name").and_then(Value::as_str).unwrap_or_default();
+                        self.named.push((&way.key, name));
                         self.walk(schema, way.to, element, &format!("{path}[{index}]"), (&way.key, name), false);
                     }
                 }
@@ -88,7 +91,7 @@ impl<'v> Held<'v> {
 
     /// Marks what an update leaves as it was (C-37): in a pod an image with the same text in the same list under the same
     /// name; in a template all images, if the whole pod template is equal. An unknown field, if one of the same name with
-    /// an equal value stands in the same place; what has no name cannot be found again.
+    /// an equal value stands in the same place; what has no name, or one that stood there twice, cannot be found again.
     pub(crate) fn mark(&mut self, before: &Self) {
         let same = |a: &Item<'_>, b: &Item<'_>| a.list == b.list && a.name == b.name && a.below == b.below;
         let whole = self.pod_template.map(|template| before.pod_template == Some(template));
@@ -97,8 +100,9 @@ impl<'v> Held<'v> {
                 whole.unwrap_or_else(|| before.images.iter().any(|old| same(image, old) && image.text() == old.text()));
         }
         for field in &mut self.strangers {
+            let times = before.named.iter().filter(|named| **named == (field.list, field.name)).count();
             let mut old = before.strangers.iter();
-            field.unchanged = (field.list.is_empty() || !field.name.is_empty())
+            field.unchanged = (field.list.is_empty() || (!field.name.is_empty() && times == 1))
                 && old.any(|old| same(field, old) && field.value == old.value);
         }
     }
