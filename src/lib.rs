@@ -26,8 +26,8 @@
 //! wants, by a listed digest, or by both, as the rule says), an image that an update leaves as it was, or an image that is
 //! empty in a template and is judged at its pod. Beside these there is only [`decision::verdict::Verdict::NoImages`], for
 //! kinds that cannot hold an image, [`decision::verdict::Verdict::Override`], where [`decision::break_glass`] lets somebody
-//! whom the policy names answer for what it denies, and [`decision::verdict::Verdict::WouldDeny`], where a policy's owner wrote `warn` or
-//! `audit`, or for the mirror of a static pod that runs already.
+//! whom the policy names answer for what it denies, and [`decision::verdict::Verdict::WouldDeny`], where a policy's owner
+//! wrote `warn` or `audit`, or for the mirror of a static pod that runs already.
 //!
 //! # The house
 //!
