@@ -314,6 +314,9 @@ impl<'a> Draw<'a> {
 
     fn change_spec(&mut self, spec: &mut Value) {
         let list = *self.random.pick(&["containers", "initContainers", "ephemeralContainers", "volumes"]);
+        if self.random.one_in(5) {
+            return self.change_values(spec, list);
+        }
         let other = *self.random.pick(&TEXTS);
         let (unknown, value) = (*self.random.pick(&UNKNOWN), self.anything(1));
         let Some(fields) = spec.as_object_mut() else { return };
@@ -338,6 +341,26 @@ impl<'a> Draw<'a> {
             }
             _ if list == "volumes" => elements[a]["image"] = json!({"reference": other}),
             _ => elements[a]["image"] = json!(other),
+        }
+    }
+
+    /// Gives unknown fields that are named like an image, in the spec and in what stands in a list of it, another value.
+    fn change_values(&mut self, spec: &mut Value, list: &str) {
+        let mut change = |of: &mut Value, known: &str| {
+            for (key, value) in of.as_object_mut().into_iter().flatten().filter(|(key, _)| *key != known) {
+                if ["image", "reference"].iter().any(|part| key.to_ascii_lowercase().contains(part)) {
+                    *value = self.anything(1);
+                }
+            }
+        };
+        change(spec, "");
+        for element in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            change(element, "image");
+            if list == "volumes"
+                && let Some(image) = element.get_mut("image")
+            {
+                change(image, "reference");
+            }
         }
     }
 }
