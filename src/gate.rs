@@ -83,6 +83,8 @@ impl Reviewer for Gate {
             }
             Err(Undecodable::Refuse { request, fault }) => {
                 stages.end("decode", begun);
+                // It waits for the disk now, and computes no more.
+                drop(turn);
                 let request = Request { caller, ..*request };
                 Reply::Unjudged(self.answer(&request, &[], decide::refuse(&fault), deadline, &stages).await)
             }
@@ -159,10 +161,10 @@ impl Gate {
             metrics::review(&verdict, request, &stages.0);
             return self.render(&request.uid, &verdict, mark);
         };
-        let was_override = matches!(verdict, Verdict::Override(_));
+        let was_allowed = !matches!(verdict, Verdict::Deny(_));
         let verdict = self.settled(decide::unrecorded(verdict, &why));
-        if was_override {
-            // Else the ledger would hold nothing of the attempt, or later an override that was denied.
+        if was_allowed {
+            // Else the ledger would hold nothing of the attempt, or later an admission that was denied.
             let input = ReviewInput { request, images, verdict: &verdict, fault: None, stages: &stages.0 };
             self.ledger.append(Event::Review(ReviewRecord::new(input)), Wait::Queued, deadline).await;
         }

@@ -27,7 +27,9 @@
 //! empty in a template and is judged at its pod. Beside these there is only [`decision::verdict::Verdict::NoImages`], for
 //! kinds that cannot hold an image, [`decision::verdict::Verdict::Override`], where [`decision::break_glass`] lets somebody
 //! whom the policy names answer for what it denies, and [`decision::verdict::Verdict::WouldDeny`], where a policy's owner
-//! wrote `warn` or `audit`, or for the mirror of a static pod that runs already.
+//! wrote `warn` or `audit`, for the mirror of a static pod that runs already, and for everything under `serve --observe`,
+//! which denies nothing. Facts may be older than they should be while a registry does not answer
+//! ([`decision::evidence::Origin::Stale`]); a proof then says so.
 //!
 //! # The house
 //!
@@ -41,7 +43,9 @@
 //!   ground   decision/  names, policies, evidence, plan, decide, records              pure: no clock, no file, no socket
 //! ```
 //!
-//! A floor uses the floors below it and never one above; `tests/architecture.rs` holds that.
+//! A floor uses the floors below it and never one above; `tests/architecture.rs` holds that. Ids such as X-136 (attacks), C-37
+//! (the contract with the API server) and BG-09 (break-glass) stand in the names of tests; attacks are in
+//! `docs/threat-model.md`.
 
 pub mod command;
 pub mod decision;

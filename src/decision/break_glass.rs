@@ -93,6 +93,10 @@ pub(in crate::decision) fn judge(review: &Review, governing: &Governing, refused
         return Outcome::NotAsked;
     }
     let enforcing: Vec<&Denial> = refused.iter().filter(|denial| denial.mode == Mode::Enforce).collect();
+    if enforcing.is_empty() {
+        // What denies is nobody's to waive.
+        return Outcome::NotAsked;
+    }
     let (stakes, mut faults) = stakes(&enforcing, governing);
     if asked.reason.is_none() && asked.containers.is_empty() {
         let found = format!("the label {BREAK_GLASS_LABEL}, which says neither who answers for it nor why");

@@ -82,7 +82,7 @@ codes! {
         "A rule covers this repository and lists the digests that somebody has looked at. This one is not among them.";
     DenyListed = "deny-listed", Policy,
         "this digest was withdrawn, the message says why: deploy another release",
-        "The digest, or a child of this index, is on a DenyList. Nothing overrides that: no signature, no rule, no mode.";
+        "The digest, or a child of this index, is on a DenyList. Nothing overrides that: no signature, no rule, no mode of a policy. Only what runs already stays: an image that an update leaves as it was, the mirror of a static pod.";
     NotReleaseRepo = "not-release-repo", Policy,
         "promote the image to one of the listed repositories",
         "No rule of the policy covers the repository. Names are compared by whole parts: host, port and each segment of the path.";
@@ -159,7 +159,7 @@ codes! {
         "ask the policy owner for a `breakGlass` section",
         "An override was asked for, and the policy that denies says of nobody that they may override it.";
     BreakGlassRefused = "break-glass-refused", Request,
-        "ask an approver for a grant",
+        "ask somebody whom the policy's `breakGlass` lists to make the pod",
         "An override was asked for by somebody, or on something, for which it does not count: a person whom the policy does not list, a template, a controller's pod, a reason left over from an earlier request, a caller that has not shown that it is the API server.";
     BreakGlassMalformed = "break-glass-malformed", Request,
         "use the annotation that the message shows, with a ticket",

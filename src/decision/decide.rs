@@ -1,7 +1,8 @@
 //! Makes verdicts; nothing else does. It must never ask anybody anything: all it knows comes in as arguments.
 //!
-//! An admission needs, for every image, a [`Ground`] for each rule that covers it in each policy that governs. A ground is
-//! made in [`prove`] and nowhere else.
+//! An admission needs, for every image, a [`Ground`] for each rule that covers it in each policy that governs; such a ground
+//! is made in [`prove`] and nowhere else. The two grounds that no rule gives, an image that an update leaves as it was and one
+//! that is empty in a template, are made in [`super::plan`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -63,6 +64,7 @@ pub fn decide(review: &Review, governing: &Governing, plan: &Plan, answers: &[An
     if denials.is_empty() {
         // Every image has passed `judge`; an object without images was refused by `plan`.
         if proofs.is_empty() || plan.steps.len() != review.images.len() {
+            // At nobody's stake: nothing waives it.
             denials.push(Denial::of_review(Code::InternalError, "a proof for each image", "none".to_owned()));
         } else {
             let notes = notes(review, &proofs);
@@ -175,7 +177,7 @@ impl Enough {
                 policy.rules.get(*index).is_some_and(|rule| match &rule.signatures {
                     None => true,
                     Some(wanted) => {
-                        count(policy, wanted, self.image.digest(), facts, self.now).len() >= wanted.at_least
+                        count(policy, wanted, self.image.digest(), facts, self.now).len() >= wanted.at_least.max(1)
                     }
                 })
             })
@@ -238,12 +240,13 @@ fn judge(
     if let Some(denial) = answer.and_then(|answer| withdrawn_child(image, governing, &answer.facts)) {
         denials.push(denial);
     }
-    let refused = denials.iter().any(|denial| denial.mode == Mode::Enforce);
+    // A broken policy stands in the way of the whole review, and nobody is asked.
+    let refused = denials.iter().any(|denial| denial.mode == Mode::Enforce) || !plan.whole.is_empty();
     for at in rules {
         // The plan was made from the same policies; a place that is not there proves nothing.
         let Some((policy, rule)) = at.of(governing) else { continue };
         if question.is_none() && refused && rule.signatures.is_some() {
-            continue; // Not asked, since the image is refused already.
+            continue; // Not asked, since the image or the review is refused already.
         }
         match prove(policy, rule, pinned, answer.map(|answer| (answer, children)), overspent, now) {
             Ok(ground) => proofs.push(Proof { place: image.place.clone(), image: Some(pinned.clone()), ground }),
@@ -254,6 +257,7 @@ fn judge(
     }
     let covered: BTreeSet<usize> = rules.iter().map(|RuleAt { policy, .. }| *policy).collect();
     if denials.is_empty()
+        && plan.whole.is_empty()
         && (covered.len() != governing.policies.len() || proofs.len() != rules.len() || proofs.is_empty())
     {
         denials.push(Denial::of_review(
@@ -367,14 +371,18 @@ fn prove(
         origin,
     };
     let Some(wanted) = &rule.signatures else {
-        return if listed {
-            Ok(ground(Vec::new(), None))
-        } else {
-            Err(Refuted {
-                code: Code::InternalError,
-                wanted: "a listed digest".to_owned(),
-                found: image.digest().to_string(),
-            })
+        let wanted = |wanted: &str| wanted.to_owned();
+        if !listed {
+            let found = image.digest().to_string();
+            return Err(Refuted { code: Code::InternalError, wanted: wanted("a listed digest"), found });
+        }
+        // Whether a withdrawn image is within it is known where nobody needs to know, or where it was fetched.
+        return match answer.filter(|(answer, children)| *children && answer.facts.children.is_none()) {
+            None => Ok(ground(Vec::new(), None)),
+            Some((answer, _)) => {
+                let (code, found) = unknown_children(&answer.facts);
+                Err(Refuted { code, wanted: wanted("to know that no withdrawn image is within it"), found })
+            }
         };
     };
     let refuted = |code, found| Err(Refuted { code, wanted: wanted_signatures(wanted), found });
@@ -387,7 +395,7 @@ fn prove(
         return refuted(fault.code, fault.detail.clone());
     }
     let counted = count(policy, wanted, image.digest(), facts, now);
-    if counted.len() >= wanted.at_least && (facts.children.is_some() || !children) {
+    if counted.len() >= wanted.at_least.max(1) && (facts.children.is_some() || !children) {
         return Ok(ground(counted, Some(answer.origin)));
     }
     if let Some(source) = facts.unanswered.iter().min_by_key(|source| source.code) {
@@ -405,6 +413,20 @@ fn prove(
     }
     let (code, found) = nearest(policy, wanted, image.digest(), facts, &counted, now);
     refuted(code, found)
+}
+
+/// Why it is not known what an image contains.
+fn unknown_children(facts: &Facts) -> (Code, String) {
+    if let Some(fault) = &facts.image_fault {
+        return (fault.code, fault.detail.clone());
+    }
+    if let Some(source) = facts.unanswered.iter().min_by_key(|source| source.code) {
+        return (source.code, source.detail.clone());
+    }
+    match &facts.limit {
+        Some(limit) => (Code::BudgetExceeded, limit.clone()),
+        None => (Code::InternalError, "the search stopped early".to_owned()),
+    }
 }
 
 fn wanted_signatures(wanted: &SignatureRule) -> String {
@@ -629,9 +651,10 @@ fn notes(review: &Review, proofs: &[Proof]) -> Vec<Note> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::evidence::Origin;
     use super::super::plan::{Limits, plan};
-    use super::super::policy::NamespaceSelector;
-    use super::super::review::{Holder, OverrideAsked, Place, Request};
+    use super::super::policy::{BrokenPolicy, NamespaceSelector};
+    use super::super::review::{Caller, Holder, OverrideAsked, OverrideReason, Place, Request};
     use super::super::verdict::for_tests::denial;
     use super::*;
 
@@ -641,35 +664,98 @@ mod tests {
         ReviewedImage { place, text, unchanged: false }
     }
 
-    #[test]
-    fn x_096_x_098_places_of_one_image_share_what_is_said_of_it() {
-        let listed: Digest = Digest::from_bytes([1; 32]);
-        let policy = Policy {
+    fn pod(texts: &[String]) -> Review {
+        Review {
+            request: Request::default(),
+            namespace: "payments".parse().expect("namespace"),
+            subject: Subject::Pod,
+            images: texts.iter().enumerate().map(|(index, text)| container(index, text.clone())).collect(),
+            unknown_fields: Vec::new(),
+            mirror_of_node: None,
+            override_asked: OverrideAsked::default(),
+        }
+    }
+
+    fn payments(rule: Rule) -> Policy {
+        Policy {
             name: "payments".parse().expect("name"),
             hash: Digest::from_bytes([0; 32]),
             namespaces: NamespaceSelector::Names(vec!["payments".parse().expect("pattern")]),
             mode: Mode::Enforce,
             signers: BTreeMap::new(),
-            rules: vec![Rule {
-                name: "listed".parse().expect("name"),
-                repositories: vec!["r.example/team/**".parse().expect("pattern")],
-                signatures: None,
-                digests: Some(BTreeSet::from([listed])),
-            }],
+            rules: vec![rule],
             break_glass: None,
+        }
+    }
+
+    #[test]
+    fn a_broken_policy_beside_a_good_one_is_what_denies() {
+        let signatures = |at_least| {
+            Some(SignatureRule {
+                by: vec!["release".parse().expect("name")],
+                at_least,
+                annotations: BTreeMap::new(),
+                signed_from: Vec::new(),
+            })
         };
+        let repositories = vec!["r.example/team/**".parse().expect("pattern")];
+        let rule = |at_least| Rule {
+            name: "releases".parse().expect("name"),
+            repositories: repositories.clone(),
+            signatures: signatures(at_least),
+            digests: None,
+        };
+        let broken = BrokenPolicy { name: "other".to_owned(), namespaces: None, error: "a misspelt key".to_owned() };
+        let governing = Governing {
+            policies: vec![Arc::new(payments(rule(1)))],
+            broken: vec![Arc::new(broken)],
+            ..Governing::default()
+        };
+        let review = pod(&[format!("r.example/team/a@{}", Digest::from_bytes([1; 32]))]);
+        let plan_ = plan(&review, &governing, Limits::default());
+        let verdict = decide(&review, &governing, &plan_, &[], Timestamp::UNIX_EPOCH);
+        assert_eq!((verdict.word(), verdict.codes()), ("deny", vec![Code::PolicyInvalid]));
+        // And a rule that asks for no signature at all, which no policy can say, is not satisfied by none.
+        let governing = Governing { policies: vec![Arc::new(payments(rule(0)))], ..Governing::default() };
+        let plan_ = plan(&review, &governing, Limits::default());
+        let answers = vec![Answer { facts: Arc::default(), origin: Origin::Fetched }; plan_.questions().len()];
+        let verdict = decide(&review, &governing, &plan_, &answers, Timestamp::UNIX_EPOCH);
+        assert_eq!(verdict.word(), "deny");
+    }
+
+    #[test]
+    fn bg_03_what_is_our_fault_is_waived_by_nobody() {
+        let listed = Digest::from_bytes([1; 32]);
+        let policy = payments(Rule {
+            name: "listed".parse().expect("name"),
+            repositories: vec!["r.example/team/**".parse().expect("pattern")],
+            signatures: None,
+            digests: Some(BTreeSet::from([listed])),
+        });
+        let governing = Governing { policies: vec![Arc::new(policy)], ..Governing::default() };
+        let texts = [format!("r.example/team/a@{listed}"), format!("r.example/team/b@{listed}")];
+        let mut review = pod(&texts);
+        review.request.user = "alice@acme.com".to_owned();
+        review.request.caller = Caller::Token;
+        review.override_asked.reason = Some(OverrideReason { text: "INC-1 why".to_owned(), fresh: true });
+        // A plan that is not of this review: its second image has no step.
+        let other = plan(&pod(&texts[..1]), &governing, Limits::default());
+        let verdict = decide(&review, &governing, &other, &[], Timestamp::UNIX_EPOCH);
+        assert_eq!((verdict.word(), verdict.codes()), ("deny", vec![Code::InternalError]));
+    }
+
+    #[test]
+    fn x_096_x_098_places_of_one_image_share_what_is_said_of_it() {
+        let listed: Digest = Digest::from_bytes([1; 32]);
+        let policy = payments(Rule {
+            name: "listed".parse().expect("name"),
+            repositories: vec!["r.example/team/**".parse().expect("pattern")],
+            signatures: None,
+            digests: Some(BTreeSet::from([listed])),
+        });
         let governing = Governing { policies: vec![Arc::new(policy)], ..Governing::default() };
         let judge = |texts: &[String]| {
-            let images = texts.iter().enumerate().map(|(index, text)| container(index, text.clone())).collect();
-            let review = Review {
-                request: Request::default(),
-                namespace: "payments".parse().expect("namespace"),
-                subject: Subject::Pod,
-                images,
-                unknown_fields: Vec::new(),
-                mirror_of_node: None,
-                override_asked: OverrideAsked::default(),
-            };
+            let review = pod(texts);
             let plan = plan(&review, &governing, Limits::default());
             decide(&review, &governing, &plan, &[], Timestamp::UNIX_EPOCH)
         };

@@ -279,11 +279,12 @@ fn ask(
             keys.extend(signers.flat_map(Signer::keys).map(AskedKey::from));
         }
     }
-    let question = if refused || keys.is_empty() {
+    // What is listed by its digest may still be an index with a withdrawn child.
+    let children = governing.deny_lists.iter().any(|list| !list.digests.is_empty());
+    let question = if refused || rules.is_empty() || (keys.is_empty() && !children) {
         None
     } else {
         Some(*asked.entry(image.clone()).or_insert_with(|| {
-            let children = governing.deny_lists.iter().any(|list| !list.digests.is_empty());
             questions.push(Question { image: image.clone(), keys, children });
             questions.len() - 1
         }))

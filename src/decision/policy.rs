@@ -227,8 +227,10 @@ impl Waivable {
 #[must_use]
 pub fn is_machine(user: &str) -> bool {
     user.is_empty()
-        || user == "system:anonymous"
-        || ["system:serviceaccount:", "system:node:", "system:kube-"].iter().any(|of| user.starts_with(of))
+        || ["system:anonymous", "system:apiserver"].contains(&user)
+        || ["system:serviceaccount:", "system:node:", "system:kube-", "system:bootstrap:"]
+            .iter()
+            .any(|of| user.starts_with(of))
 }
 
 /// Whether a Kubernetes group holds service accounts, nodes or unauthenticated callers.
