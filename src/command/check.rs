@@ -46,8 +46,8 @@ pub struct Args {
     /// Where registries and their credentials are configured
     #[arg(long, value_name = "FILE", env = "PROVOST_CONFIG")]
     config: Option<PathBuf>,
-    /// How long to look for the signatures of one workload, in seconds
-    #[arg(long, default_value_t = 30)]
+    /// How long to look for the signatures of one workload, in seconds: 1 to 3600
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
     /// Prints the JSON Schema of `-o json` and does nothing else
     #[arg(long)]
